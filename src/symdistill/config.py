@@ -1,0 +1,210 @@
+"""Typed configuration from YAML: what is not known is an error with its line and nearest name.
+
+A recipe's configuration is a pydantic model derived from `Config`. YAML sets its fields and does
+nothing else: no code, no dotted import paths. Numbers may be written as people write them
+(`3e6`, `20_000`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from symdistill.errors import InputError
+
+
+def _whole_number(value: Any) -> Any:
+    """`3e6`, "3e6" and "20_000" as the whole numbers they mean; anything else as it came."""
+    if isinstance(value, str):
+        try:
+            value = float(value.replace("_", ""))
+        except ValueError:
+            return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_whole_number)]
+"""A whole number that may be written as `3e6` or `20_000`."""
+
+
+class Settings(BaseModel):
+    """A group of settings: unknown keys are errors, values cannot be changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Config(Settings):
+    """What every recipe's configuration holds."""
+
+    recipe: str
+    """The recipe that reads this file."""
+
+    name: str = ""
+    """The run's name: its folder is runs/NAME. Default: the file's name. In no fingerprint."""
+
+    seed: Count = 0
+    """Decides every random choice of the run."""
+
+
+C = TypeVar("C", bound=Config)
+
+
+def read_yaml(path: Path) -> Any:
+    """The YAML of a file with line positions kept.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, is not YAML, or is not a mapping.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(
+            f"expected a readable configuration at {path}; got: {reason}; "
+            "check the path, or make one with `symdistill copy i2d2 mine.yaml`"
+        ) from error
+    try:
+        data = YAML(typ="rt").load(text)
+    except YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "it does not parse"
+        raise InputError(f"expected YAML in {path}{line}; got: {problem}; mend that line") from error
+    if not isinstance(data, Mapping):
+        raise InputError(
+            f"expected `key: value` lines in {path}; got {type(data).__name__}; "
+            "start from `symdistill copy i2d2 mine.yaml`"
+        )
+    return data
+
+
+def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
+    """A recipe's configuration from a YAML file.
+
+    Args:
+        path: the file; its stem is the run's name where the file gives none.
+        kind: the recipe's configuration class.
+        overrides: `key=value` or `group.key=value`, set over the file; values are YAML.
+
+    Raises:
+        InputError: naming the key, the nearest known key, the file and the line.
+    """
+    data = read_yaml(path)
+    plain = _plain(data)
+    for override in overrides:
+        _override(plain, override)
+    plain.setdefault("name", path.stem)
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        raise InputError(_explain(error, kind, path, data)) from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML text, enough to run it again."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.default_flow_style = False
+    stream = io.StringIO()
+    yaml.dump(config.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two resolved configurations, as `group.key: old -> new`."""
+    changes: list[str] = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changes += changed_fields(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changes.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return changes
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"expected --set key=value; got {override!r}; write e.g. --set rounds=1")
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise InputError(f"expected a YAML value in --set {override!r}; got {text!r}") from error
+    *groups, last = key.strip().split(".")
+    inner = data
+    for group in groups:
+        deeper = inner.setdefault(group, {})
+        if not isinstance(deeper, dict):
+            raise InputError(f"expected {group} to be a group of settings in --set {override!r}")
+        inner = deeper
+    inner[last] = value
+
+
+def _explain(error: ValidationError, kind: type[Config], path: Path, data: Any) -> str:
+    """The first thing that is wrong, in one sentence; and how many more there are."""
+    problems = error.errors()
+    first = problems[0]
+    places = [part for part in first["loc"] if isinstance(part, str)]
+    dotted = ".".join(places)
+    line = _line_of(data, first["loc"])
+    where = f"{path}, line {line}" if line else f"{path} or --set"
+    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(kind, places[:-1])
+        near = difflib.get_close_matches(places[-1], known, n=1, cutoff=0.0)
+        nearest = f"the nearest key is {near[0]!r}; " if near else ""
+        return f"unknown key {dotted!r} in {where}; {nearest}known keys: {', '.join(known)}{more}"
+    if first["type"] == "missing":
+        return f"expected the key {dotted!r} in {where}; it is missing; add it{more}"
+    given = "" if isinstance(first["input"], Mapping) else f"; got {first['input']!r}"
+    return f"{dotted or 'the configuration'} in {where}: {first['msg']}{given}; change it{more}"
+
+
+def _known_keys(kind: type[BaseModel], groups: Sequence[str]) -> list[str]:
+    model = kind
+    for group in groups:
+        inner = model.model_fields[group].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return sorted(model.model_fields)
+
+
+def _line_of(data: Any, loc: Sequence[int | str]) -> int | None:
+    line: int | None = None
+    for part in loc:
+        try:
+            position = data.lc.key(part) if isinstance(part, str) else data.lc.item(part)
+            line = position[0] + 1
+            data = data[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return line
+
+
+def _plain(value: Any) -> Any:
+    """Round-trip YAML containers as plain dicts, lists, strings and numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value

@@ -1,0 +1,335 @@
+"""A run: its folder, its steps, and how it is resumed.
+
+A recipe runs from its top each time. `Run.table`, `Run.values` and `Run.folder_step` do a step
+once: if what it reads has the same fingerprint as when its result was written, the result is
+taken from disk. Results are written aside and renamed, so a step is there whole or not at all.
+A step's fingerprint covers the fields it reads, its code version and the hashes of its inputs;
+the run's name, paths and clock times enter no fingerprint and no table.
+
+    runs/NAME/
+      config.yaml      the resolved configuration
+      ledger.sqlite    every model call
+      steps/           results of single steps, by round (what `tables/` is made from)
+      tables/          items, knowledge, verdicts, views
+      critics/ROUND/   the critic of that round
+      students/ROUND/  plain transformers folders
+      checkpoints/     of a training under way; removed when it is done
+      metrics.json     report.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from symdistill.config import Config, changed_fields, dump_config, read_yaml
+from symdistill.errors import InputError, RunError
+from symdistill.ledger import Ledger
+from symdistill.models import sha256_of
+from symdistill.progress import Progress
+from symdistill.records import Item, Knowledge, Verdict, View, content_hash
+from symdistill.tables import read_records, table_metadata, write_records
+
+R = TypeVar("R", Item, Knowledge, Verdict, View)
+
+
+@dataclass(frozen=True)
+class Stored(Generic[R]):
+    """A step's records, with the hash that later steps put into their fingerprints."""
+
+    records: list[R]
+    hash: str
+
+
+@dataclass(frozen=True)
+class StoredFolder:
+    """A step's folder (a critic, a student), with its hash and what its maker noted."""
+
+    folder: Path
+    hash: str
+    notes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredValues:
+    """A step's small results (numbers, texts), with their hash."""
+
+    values: Mapping[str, Any]
+    hash: str
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+
+class Run:
+    """An open run folder. Use `Run.open` in a `with` statement."""
+
+    def __init__(self, folder: Path, config: Config, progress: Progress, lock: int) -> None:
+        self.folder = folder
+        self.config = config
+        self.progress = progress
+        self._lock = lock
+        self.ledger = Ledger(folder / "ledger.sqlite")
+        self._fingerprints: list[str] = []
+        self._tokens = 0
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls,
+        folder: Path,
+        config: Config,
+        *,
+        progress: Progress | None = None,
+        accept_changes: bool = False,
+    ) -> Iterator[Run]:
+        """Open or make a run folder; only one process may hold it.
+
+        Args:
+            folder: runs/NAME.
+            config: the resolved configuration.
+            progress: who is told; nobody by default.
+            accept_changes: go on with a changed configuration (`--continue`): the steps that
+                read a changed field run again.
+
+        Raises:
+            InputError: the folder was made by other settings, or holds something else.
+            RunError: another process works in it, or it cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"expected a folder that can be made at {folder}; got: {error.strerror}; "
+                "choose another with --out"
+            ) from error
+        kept = folder / "config.yaml"
+        if not kept.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+            raise InputError(
+                f"expected an empty folder or a run at {folder}; got other files and no "
+                "config.yaml; choose another name or --out"
+            )
+        lock = _lock(folder)
+        try:
+            if kept.exists():
+                _check_same(kept, config, accept_changes)
+            _write_text(kept, dump_config(config))
+            run = cls(folder, config, progress or Progress(), lock)
+            try:
+                yield run
+            finally:
+                run.ledger.close()
+        finally:
+            os.close(lock)
+
+    # -- steps ------------------------------------------------------------------------------
+
+    def table(
+        self,
+        name: str,
+        kind: type[R],
+        make: Callable[[], Sequence[R]],
+        *,
+        stage: str,
+        round: int = 0,
+        version: int = 1,
+        **reads: Any,
+    ) -> Stored[R]:
+        """Records made by `make`, or taken from disk if they were made from the same `reads`.
+
+        Args:
+            name: the step's name, unique within the round.
+            kind: the record class.
+            make: does the work; called only if needed.
+            stage: under which heading its seconds and tokens are counted.
+            round: the round it belongs to.
+            version: raise it when the code changes what comes out.
+            **reads: everything the result depends on: stored results, settings, plain values.
+        """
+        mark = self._fingerprint(name, round, version, reads)
+        path = self.folder / "steps" / f"{round}-{name}.parquet"
+        if table_metadata(path).get("fingerprint") != mark:
+            with self._timed(name, mark, round, stage):
+                write_records(path, kind, make(), {"fingerprint": mark})
+        return Stored(read_records(path, kind), sha256_of(path))
+
+    def values(
+        self,
+        name: str,
+        make: Callable[[], Mapping[str, Any]],
+        *,
+        stage: str,
+        round: int = 0,
+        version: int = 1,
+        **reads: Any,
+    ) -> StoredValues:
+        """Small results (JSON) made by `make`, or taken from disk; arguments as in `table`."""
+        mark = self._fingerprint(name, round, version, reads)
+        path = self.folder / "steps" / f"{round}-{name}.json"
+        found = _read_json(path)
+        if found.get("fingerprint") != mark:
+            with self._timed(name, mark, round, stage):
+                found = {"fingerprint": mark, "values": make()}
+                _write_text(path, json.dumps(found, sort_keys=True, ensure_ascii=False))
+                found = _read_json(path)  # what a later run will read, to the last digit
+        return StoredValues(found["values"], content_hash(found["values"], 64))
+
+    def folder_step(
+        self,
+        place: str,
+        make: Callable[[Path], Mapping[str, Any]],
+        *,
+        stage: str,
+        round: int = 0,
+        version: int = 1,
+        **reads: Any,
+    ) -> StoredFolder:
+        """A folder `place/ROUND` filled by `make(aside)`, or taken from disk; else as in `table`.
+
+        `make` fills the folder that it is given and returns notes that are kept in its
+        `step.json`; the folder appears under its name only when it is whole.
+        """
+        mark = self._fingerprint(place, round, version, reads)
+        folder = self.folder / place / str(round)
+        found = _read_json(folder / "step.json")
+        if found.get("fingerprint") != mark:
+            with self._timed(place, mark, round, stage):
+                aside = folder.with_name(f"{round}.aside")
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
+                found = {"fingerprint": mark, "notes": make(aside)}
+                _write_text(aside / "step.json", json.dumps(found, sort_keys=True))
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(aside, folder)
+                found = _read_json(folder / "step.json")
+        return StoredFolder(folder, mark, found["notes"])
+
+    def publish(self, name: str, kind: type[R], records: Sequence[R]) -> None:
+        """Write a table of the run: `tables/NAME.parquet`."""
+        write_records(self.folder / "tables" / f"{name}.parquet", kind, records)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file of the run, aside and then renamed."""
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        _write_text(self.folder / name, text + "\n")
+
+    def checkpoints(self, mark: str) -> Path:
+        """A folder for the checkpoints of a training, by what is trained."""
+        return self.folder / "checkpoints" / content_hash(mark)
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of trainings that are done."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    # -- accounts ---------------------------------------------------------------------------
+
+    def count_tokens(self, tokens: int) -> None:
+        """Add tokens read or written to the account of the step under way."""
+        self._tokens += tokens
+
+    def stages(self) -> list[dict[str, Any]]:
+        """Seconds, tokens and peak memory per round and stage, for the steps of this run."""
+        return self.ledger.stages(self._fingerprints)
+
+    def _fingerprint(
+        self, name: str, round: int, version: int, reads: Mapping[str, Any]
+    ) -> str:
+        plain = {key: _identity(value) for key, value in reads.items()}
+        mark = content_hash([name, round, version, plain], 64)
+        self._fingerprints.append(mark)
+        return mark
+
+    @contextlib.contextmanager
+    def _timed(self, step: str, mark: str, round: int, stage: str) -> Iterator[None]:
+        start, self._tokens = time.perf_counter(), 0
+        try:
+            yield
+        finally:
+            self.ledger.record_stage(
+                step=step,
+                fingerprint=mark,
+                round=round,
+                stage=stage,
+                wall_s=time.perf_counter() - start,
+                tokens=self._tokens,
+                peak_rss_mb=peak_rss_mb(),
+            )
+
+
+def peak_rss_mb() -> float:
+    """The largest resident memory this process has had, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _identity(value: Any) -> Any:
+    """What stands for a value in a fingerprint."""
+    if isinstance(value, (Stored, StoredFolder, StoredValues)):
+        return value.hash
+    if hasattr(value, "fingerprint") and isinstance(value.fingerprint, str):
+        return value.fingerprint
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return value
+
+
+def _lock(folder: Path) -> int:
+    """Hold the folder's lock; the system gives it back when the process ends, however it ends."""
+    try:
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(
+            f"expected a writable run folder at {folder}; got: {error.strerror}; "
+            "check its permissions or choose another with --out"
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise RunError(
+            f"another process is working in {folder}; wait until it ends, or stop it, "
+            "or choose another name"
+        ) from error
+    return handle
+
+
+def _check_same(kept: Path, config: Config, accept_changes: bool) -> None:
+    old, new = dict(read_yaml(kept)), config.model_dump(mode="json")
+    old.pop("name", None)
+    new.pop("name", None)
+    changes = changed_fields(old, new)
+    if changes and not accept_changes:
+        raise InputError(
+            f"the run in {kept.parent} was made with other settings ({'; '.join(changes)}); "
+            "give --continue to go on with the new ones (the steps concerned run again), "
+            "or choose another name with --name"
+        )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".aside")
+    with aside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(aside, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where the file is absent or damaged: then the step runs again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

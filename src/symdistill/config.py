@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -208,3 +209,32 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     return value
+
+
+def annotated_yaml(kind: type[Config], name: str) -> str:
+    """A configuration file with every field, its default, and above it what it means.
+
+    It is made from the class itself, so it cannot fall behind it.
+    """
+    lines = [f"# {line}".rstrip() for line in (kind.__doc__ or "").strip().splitlines()]
+    lines += ["# Every field is here with its default; delete what you do not change.", ""]
+    return "\n".join(lines + _annotated(kind, kind(recipe=name, name=""), "")) + "\n"
+
+
+def _annotated(kind: type[BaseModel], values: BaseModel, indent: str) -> list[str]:
+    lines: list[str] = []
+    for key, field in kind.model_fields.items():
+        value = getattr(values, key)
+        if key == "name":
+            continue
+        about = field.description or (value.__class__.__doc__ if _is_group(value) else "") or ""
+        lines += [f"{indent}# {' '.join(one.split())}" for one in about.strip().splitlines()]
+        if _is_group(value):
+            lines += [f"{indent}{key}:", *_annotated(type(value), value, indent + "  ")]
+        else:
+            lines += [f"{indent}{key}: {json.dumps(value)}", ""]
+    return lines
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, BaseModel)

@@ -130,7 +130,9 @@ class Ledger:
             for call in calls
         ]
         with self._transaction():
-            self._db.executemany("INSERT OR IGNORE INTO calls VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+            self._db.executemany(
+                "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING", rows
+            )
 
     def call(self, key: str) -> dict[str, Any] | None:
         """Everything the ledger knows of one call, or None."""

@@ -57,13 +57,13 @@ def test_agreement_of_count_mass_and_plural_nouns() -> None:
 
 
 def test_agreement_over_the_whole_packaged_list() -> None:
-    plural = re.compile(r" (?:are|have|need|want|help|cause|consist|become|use|can|should)\b")
+    plural = re.compile(r" (?:are|have|need|want|help|use|can|should)\b")
     singular = re.compile(
-        r" (?:is|has|needs|wants|helps|causes|consists|becomes|requires|makes|can)\b"
+        r" (?:is|has|needs|wants|helps|requires|makes|can)\b"
     )
     for item in read_concepts("everyday").items:
         prompts = GRAMMAR.render(item)
-        assert len({one.id for one in prompts}) == len(prompts) >= 7
+        assert len({one.id for one in prompts}) == len(prompts) >= 6
         for one in prompts:
             body = one.text[one.lead :]
             assert "{" not in body and "None" not in body and "  " not in body
@@ -71,7 +71,7 @@ def test_agreement_over_the_whole_packaged_list() -> None:
                 continue
             is_plural = item.fields["number"] == "plural" or (
                 item.fields["number"] == "count" and one.subject == item.fields["plural"]
-                and one.pattern_id not in {"kind-of", "consist"}
+                and one.pattern_id != "kind-of"
             )  # fmt: skip
             if body.startswith("people"):
                 assert f" {one.subject} to" in body

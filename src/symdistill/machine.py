@@ -1,0 +1,48 @@
+"""What a figure was made on: versions, processor, memory; and what is missing here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+NAMED = ("symdistill", "torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Versions of the packages that decide a figure; None where one is not installed."""
+    return {name: _version(name) for name in NAMED}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, memory in GB and system of this machine."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(_memory_bytes() / 2**30, 1),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if found:
+            return found.group(1)
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

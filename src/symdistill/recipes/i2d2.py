@@ -1,0 +1,866 @@
+"""I2D2: a weak language model distils itself, under constraints and a critic.
+
+Bhagavatula et al. 2023, "I2D2: Inductive Knowledge Distillation with NeuroLogic and
+Self-Imitation" (https://aclanthology.org/2023.acl-long.535/).
+
+The algorithm of the paper's figure 2, as `i2d2` below runs it:
+
+    concepts -> prompts -> constrained decoding -> statements -> critic -> keep
+       ^                                                                     |
+       +------------- fine-tune the generator on what was kept <-------------+
+
+What the paper says: GPT-2 XL writes generics about concepts and goals under lexical constraints
+(at most one function word, no connective, the prompt's concept and relation not repeated), a
+RoBERTa-large critic trained on crowd labels judges them, and the generator imitates what the
+critic accepts, twice.
+
+What we chose: another generator (any causal model; SmolLM2-135M by default) and another critic
+(MiniLM with the generator's likelihood as a feature); sampling under an exact mask instead of
+beam search; prompts, word lists and concepts of our own; each round's student is trained from
+the untouched model on everything kept so far; and, against the drift towards lines that say
+little, a floor on specificity, a swap test and caps (`selection`). An independent judge of
+another architecture, trained on other labels, scores every line and decides nothing.
+
+What it does not do yet: force related concepts into a line; beam decoding; certify what is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from symdistill.config import Config, Count, Settings
+from symdistill.constraints import Constraint, any_of, at_most, excludes
+from symdistill.critic import EncoderSettings, JudgeSettings
+from symdistill.errors import InputError
+from symdistill.models import Model, resolve
+from symdistill.records import Item, Knowledge, Lineage, Verdict, View, content_hash, merge_repeats
+from symdistill.run import Run, Stored, StoredFolder
+from symdistill.selection import Candidate, SelectionSettings, select, specificity_floor
+from symdistill.sources import (
+    Prompt,
+    PromptGrammar,
+    excluded_phrases,
+    rank_prompts,
+    read_concepts,
+    statement,
+)
+from symdistill.students import SFTSettings
+from symdistill.teachers import LocalTeacher, Sampling, SampleRequest
+from symdistill.teachers.local import decoding_settings, perplexity
+
+
+class ConceptSettings(Settings):
+    """What the generator is asked about."""
+
+    source: str = "everyday"
+    """"everyday" (the packaged list), a text file with one concept per line, a .jsonl or .parquet
+    file, or hf:NAME[:split] (a `datasets` id)."""
+
+    limit: Count | None = None
+    """Take this many, drawn by the seed; null takes all."""
+
+    text_column: str = "text"
+    """The column that holds the concept, in files with columns."""
+
+
+class PromptSettings(Settings):
+    """How concepts become beginnings of statements."""
+
+    grammar: str = "everyday"
+    """"everyday" (the packaged patterns) or a YAML file like it."""
+
+    per_concept: Count = 6
+    """Prompts kept per concept: those of lowest perplexity under the untouched model."""
+
+    samples: Count = 2
+    """Continuations drawn per prompt and round."""
+
+
+class ConstraintSettings(Settings):
+    """What a continuation may not say; enforced exactly while decoding."""
+
+    enforce: bool = True
+    """false: plain sampling."""
+
+    max_function_words: Count | None = 1
+    """At most this many words of the function-word list; null: no limit."""
+
+    function_words: str = "everyday"
+    """"everyday" (the packaged list) or a text file with one phrase per line."""
+
+    connectives: str | None = "everyday"
+    """Phrases that never occur: "everyday", a text file, or null for none."""
+
+    repeat_prompt: bool = False
+    """Whether the prompt's concept and relational phrase may come again."""
+
+
+class CriticSettings(Settings):
+    """The judge that decides what is kept."""
+
+    encoder: str = "embedded:minilm"
+    """A model name: embedded:NAME, a folder, or a hub id with @revision."""
+
+    labels: list[str] = ["everyday"]
+    """Labelled statements: "everyday" (packaged) and JSONL files. A label with `round: r` is used
+    from round r on; the critic is fitted again in rounds that bring new ones."""
+
+    target_precision: float = 0.8
+    """The cut is the loosest at which this share of labelled lines is valid (0..1)."""
+
+    training: EncoderSettings = EncoderSettings()
+    """How the encoder is fine-tuned."""
+
+
+class IndependentJudgeSettings(Settings):
+    """A second opinion that decides nothing: another architecture, other labels."""
+
+    model: str = "embedded:smollm2"
+    """A causal language model whose hidden states are read."""
+
+    labels: list[str] = ["everyday"]
+    """Labelled statements of which the split "judge" is read."""
+
+    training: JudgeSettings = JudgeSettings()
+    """How it is fitted."""
+
+
+class I2D2Config(Config):
+    """The configuration of the recipe `i2d2`."""
+
+    recipe: Literal["i2d2"] = "i2d2"
+    """The recipe that reads this file."""
+
+    model: str = "embedded:smollm2"
+    """The generator, its own teacher: embedded:NAME, a folder, or a hub id with @revision."""
+
+    concepts: ConceptSettings = ConceptSettings()
+    prompts: PromptSettings = PromptSettings()
+    constraints: ConstraintSettings = ConstraintSettings()
+    sampling: Sampling = Sampling()
+
+    batch_size: Count = 64
+    """Texts per forward pass."""
+
+    critic: CriticSettings = CriticSettings()
+    judge: IndependentJudgeSettings | None = IndependentJudgeSettings()
+    """null: no second opinion."""
+
+    swaps: Count = 3
+    """Other concepts put into each line to measure how much it says about its own."""
+
+    selection: SelectionSettings = SelectionSettings()
+
+    rounds: Count = 2
+    """Self-imitation rounds after round 0."""
+
+    self_imitation: bool = True
+    """false: every round decodes with the untouched model (a control)."""
+
+    replay_weight: float = 1.0
+    """Weight in training of lines kept in earlier rounds; those of the last round have 1."""
+
+    student: SFTSettings = SFTSettings()
+    """How each round's student is trained."""
+
+
+def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
+    """Run the recipe in an open run folder; gives what is written to metrics.json."""
+    asked = read_items(run, config)
+    untouched = LocalTeacher(resolve(config.model), batch_size=config.batch_size)
+    grammar = read_grammar(config.prompts)
+    prompts = choose_prompts(run, config, asked, grammar, untouched)
+    judge = fit_judge(run, config)
+
+    generator, critic = untouched, None
+    rounds: list[Round] = []
+    for number in range(config.rounds + 1):
+        critic = fit_critic(run, config, untouched, number, critic)
+        lines = write(run, config, number, prompts, generator)
+        lines = measure(run, config, number, lines, asked, grammar, untouched)
+        verdicts = give_verdicts(run, config, number, lines, critic, rounds, judge)
+        decisions = decide(run, config, number, lines, verdicts, critic, rounds)
+        rounds.append(Round(number, lines, verdicts, decisions, critic))
+        run.progress.say(rounds[-1].summary())
+        if number < config.rounds and config.self_imitation:
+            generator = imitate(run, config, rounds, untouched)
+    return publish(run, config, asked, rounds, judge)
+
+
+# -- the stages, in the order in which they run --------------------------------------------------
+
+
+def read_items(run: Run, config: I2D2Config) -> Stored[Item]:
+    """The concepts and goals that the run is about; refused rows are counted aloud."""
+    wanted = config.concepts
+
+    def make() -> Sequence[Item]:
+        found = read_concepts(
+            wanted.source, limit=wanted.limit, seed=config.seed, text_column=wanted.text_column
+        )
+        for reason, count in found.reasons.items():
+            run.progress.say(f"{count} rows of {wanted.source} refused: {reason}")
+        return found.items
+
+    return run.table(
+        "items", Item, make, stage="concepts", settings=wanted, seed=config.seed,
+        content=content_of(wanted.source),
+    )
+
+
+def choose_prompts(
+    run: Run,
+    config: I2D2Config,
+    asked: Stored[Item],
+    grammar: PromptGrammar,
+    untouched: LocalTeacher,
+) -> list[Prompt]:
+    """Each item's prompts of lowest perplexity, in a fixed order."""
+    prompts = [prompt for item in asked.records for prompt in grammar.render(item, seed=config.seed)]
+
+    def make() -> Mapping[str, Any]:
+        with run.progress.stage("rank prompts", len(prompts), "prompts") as advance:
+            texts = [prompt.text for prompt in prompts]
+            found = untouched.logprobs(
+                [""] * len(texts), texts, advance=advance, count_tokens=run.count_tokens
+            )
+        return {p.id: perplexity(one) for p, one in zip(prompts, found, strict=True)}
+
+    ranked = run.values(
+        "perplexity", make, stage="prompts", prompts=[prompt.id for prompt in prompts],
+        model=untouched,
+    )
+    return rank_prompts(prompts, ranked.values, config.prompts.per_concept)
+
+
+def write(
+    run: Run, config: I2D2Config, number: int, prompts: Sequence[Prompt], generator: LocalTeacher
+) -> Stored[Knowledge]:
+    """The generator goes on with every prompt; distinct statements, each with its occasions."""
+    by_id = {prompt.id: prompt for prompt in prompts}
+    constraint = {prompt.id: constraint_of(config.constraints, prompt) for prompt in prompts}
+    first = number * config.prompts.samples  # a later round draws other samples, whoever writes
+    requests = [
+        SampleRequest(prompt.text, prompt.id, first + k, constraint[prompt.id])
+        for prompt in prompts
+        for k in range(config.prompts.samples)
+    ]
+
+    def make() -> Sequence[Knowledge]:
+        with run.progress.stage(f"write, round {number}", len(requests), "lines") as advance:
+            samples = generator.sample(
+                requests,
+                sampling=config.sampling,
+                seed=config.seed,
+                ledger=run.ledger,
+                advance=advance,
+                count_tokens=run.count_tokens,
+            )
+        lines = []
+        for sample in samples:
+            prompt = by_id[sample.request.prompt_id]
+            said = statement(prompt, sample.text)
+            head = prompt.text[prompt.lead :]
+            lines.append(
+                Knowledge.make(
+                    "statement",
+                    said or f"{head[:1].upper()}{head[1:]} …",
+                    prompt.item_id,
+                    fields={
+                        "prompt": prompt.text,
+                        "pattern": prompt.pattern_id,
+                        "hedge": prompt.hedge,
+                        "continuation": continuation_of(prompt, said),
+                        "finished": bool(sample.finished and said),
+                    },
+                    lineage=(
+                        Lineage(
+                            teacher=generator.fingerprint,
+                            request_key=sample.key,
+                            prompt_id=prompt.id,
+                            decoding=decoding_settings(config.sampling, sample.request.constraint),
+                            seed=config.seed,
+                            round=number,
+                        ),
+                    ),
+                )
+            )
+        return merge_repeats(lines)
+
+    return run.table(
+        "lines", Knowledge, make, stage="write", round=number, seed=config.seed,
+        prompts=list(by_id), samples=[first, config.prompts.samples], model=generator,
+        constraints=[one and one.fingerprint for one in constraint.values()],
+        sampling=config.sampling, batch_size=config.batch_size,
+    )
+
+
+def measure(
+    run: Run,
+    config: I2D2Config,
+    number: int,
+    lines: Stored[Knowledge],
+    asked: Stored[Item],
+    grammar: PromptGrammar,
+    untouched: LocalTeacher,
+) -> Stored[Knowledge]:
+    """How likely each line is to the untouched model, with its own concept and with others."""
+    items = {item.id: item for item in asked.records}
+
+    def make() -> Sequence[Knowledge]:
+        prompts: list[str] = []
+        said: list[str] = []
+        swapped: list[list[dict[str, Any]]] = []
+        for line in lines.records:
+            prompts.append(line.fields["prompt"])
+            said.append(line.fields["continuation"])
+            swaps = put_in_others(grammar, line, items, config.swaps, config.seed)
+            swapped.append(swaps)
+            prompts += [swap["prompt"] for swap in swaps]
+            said += [line.fields["continuation"]] * len(swaps)
+        with run.progress.stage(f"measure, round {number}", len(prompts), "texts") as advance:
+            found = iter(
+                untouched.logprobs(prompts, said, advance=advance, count_tokens=run.count_tokens)
+            )
+        measured = []
+        for line, swaps in zip(lines.records, swapped, strict=True):
+            own = next(found)
+            others = [next(found) for _ in swaps]
+            for swap, other in zip(swaps, others, strict=True):
+                swap["logprob"], swap["tokens"] = other.total, other.tokens
+            says = specificity(
+                np.array([own.total]), np.array([[other.total for other in others]])
+            )
+            added = {
+                "logprob": own.total,
+                "tokens": own.tokens,
+                "specificity": float(says[0]) if others else None,
+                "swaps": swaps,
+            }
+            measured.append(replace(line, fields={**line.fields, **added}))
+        return measured
+
+    return run.table(
+        "measured", Knowledge, make, stage="measure", round=number, lines=lines, items=asked,
+        model=untouched, swaps=config.swaps, seed=config.seed, batch_size=config.batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class Critic:
+    """A fitted critic, where it lies, and the cut chosen with it."""
+
+    stored: StoredFolder
+    scorer: EncoderCritic
+    report: Mapping[str, Any]  # AUC and the like on held-out concepts, and the cut
+
+    @property
+    def cut(self) -> float:
+        """The score from which a line is accepted."""
+        return float(self.report["cut"])
+
+    @property
+    def name(self) -> str:
+        """The judge's name in verdicts."""
+        return f"critic@{self.scorer.version[:12]}"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round wrote, what was said of it, and what was kept."""
+
+    number: int
+    lines: Stored[Knowledge]
+    verdicts: Stored[Verdict]
+    decisions: Stored[Verdict]
+    critic: Critic
+
+    def scores(self, judge: str) -> dict[str, float]:
+        """Each line's score from the judge of this name, where it gave one."""
+        return {
+            one.knowledge_id: one.score
+            for one in self.verdicts.records
+            if one.judge == judge and one.score is not None
+        }
+
+    @property
+    def kept(self) -> list[Knowledge]:
+        """The lines that were kept."""
+        ids = {one.knowledge_id for one in self.decisions.records if one.score == 1.0}
+        return [line for line in self.lines.records if line.id in ids]
+
+    def candidates(self) -> list[Candidate]:
+        """The lines as selection sees them."""
+        scores = self.scores(self.critic.name)
+        swaps = self.scores(f"swap:{self.critic.name}")
+        return [
+            Candidate(
+                id=line.id,
+                item_id=line.item_id,
+                text=line.text,
+                continuation=line.fields["continuation"],
+                pattern=line.fields["pattern"],
+                finished=line.fields["finished"],
+                score=scores[line.id],
+                specificity=specificity_of(line),
+                swap_accept_share=swaps.get(line.id, float("nan")),
+            )
+            for line in self.lines.records
+        ]
+
+    def summary(self) -> str:
+        """One line for people."""
+        return f"round {self.number}: {len(self.lines.records)} written, {len(self.kept)} kept"
+
+
+def fit_critic(
+    run: Run,
+    config: I2D2Config,
+    untouched: LocalTeacher,
+    number: int,
+    before: Critic | None,
+) -> Critic:
+    """The critic of a round: fitted in round 0, and again in rounds that bring new labels."""
+    settings = config.critic
+    labels = [one for one in read_labels(label_files(settings.labels)) if one.round <= number]
+    if before is not None and all(one.round < number for one in labels):
+        return before
+    encoder = resolve(settings.encoder)
+
+    def likelihood() -> Mapping[str, Any]:
+        with run.progress.stage("likelihood of labelled lines", len(labels), "lines") as advance:
+            found = untouched.logprobs(
+                [one.prompt or "" for one in labels],
+                [one.continuation if one.prompt else one.text for one in labels],
+                advance=advance,
+                count_tokens=run.count_tokens,
+            )
+        return {"logprob": [one.total for one in found], "tokens": [one.tokens for one in found]}
+
+    told = [[one.text, one.prompt, one.continuation] for one in labels]
+    measured = run.values(
+        "labels", likelihood, stage="critic", round=number, labels=told, model=untouched
+    )
+    rows = features([(measured["logprob"][i], measured["tokens"][i]) for i in range(len(labels))])
+    part = {
+        split: [i for i, one in enumerate(labels) if one.split == split]
+        for split in ("train", "calibration", "test")
+    }
+
+    def columns(split: str, *, usable: bool) -> tuple[list[str], Any, Any, list[str]]:
+        chosen = [i for i in part[split] if labels[i].usable or not usable]
+        return (
+            [labels[i].text for i in chosen],
+            rows[chosen],
+            np.array([labels[i].valid for i in chosen]),
+            [labels[i].concept for i in chosen],
+        )
+
+    def make(folder: Path) -> Mapping[str, Any]:
+        with run.progress.stage(f"fit the critic, round {number}", 1, "critic") as advance:
+            critic = EncoderCritic.fit(
+                *columns("train", usable=True),
+                calibration=columns("calibration", usable=True),
+                encoder=encoder.folder,
+                settings=settings.training,
+                seed=config.seed,
+            )
+            advance(1)
+        critic.save(folder)
+        report = critic_report(
+            critic.score,
+            calibration=columns("calibration", usable=False),
+            test=columns("test", usable=False),
+            target_precision=settings.target_precision,
+            seed=config.seed,
+        )
+        counts = {split: len(chosen) for split, chosen in part.items()}
+        return {**report, "version": critic.version, "labels": counts, "round": number}
+
+    stored = run.folder_step(
+        "critics", make, stage="critic", round=number, encoder=encoder, seed=config.seed,
+        labels=[[one.text, one.concept, one.label, one.split] for one in labels],
+        features=measured, training=settings.training, target=settings.target_precision,
+    )
+    return Critic(stored, EncoderCritic.load(stored.folder), stored.notes)
+
+
+def fit_judge(run: Run, config: I2D2Config) -> DecoderJudge | None:
+    """The second opinion: another architecture, trained on the labels of the split "judge"."""
+    settings = config.judge
+    if settings is None:
+        return None
+    labels = [
+        one
+        for one in read_labels(label_files(settings.labels), needed=("judge",))
+        if one.split == "judge"
+    ]
+    model = resolve(settings.model)
+
+    def make(folder: Path) -> Mapping[str, Any]:
+        with run.progress.stage("fit the judge", 1, "judge") as advance:
+            usable = [one for one in labels if one.usable]
+            judge = DecoderJudge.fit(
+                [one.text for one in usable],
+                np.array([one.valid for one in usable]),
+                [one.concept for one in usable],
+                model=model.folder,
+                settings=settings.training,
+                seed=config.seed,
+            )
+            advance(1)
+        judge.save(folder)
+        return {"version": judge.version, "labels": len(labels)}
+
+    stored = run.folder_step(
+        "judge", make, stage="judge", model=model, seed=config.seed, training=settings.training,
+        labels=[[one.text, one.concept, one.label] for one in labels],
+    )
+    return DecoderJudge.load(stored.folder, model=model.folder)
+
+
+def give_verdicts(
+    run: Run,
+    config: I2D2Config,
+    number: int,
+    lines: Stored[Knowledge],
+    critic: Critic,
+    earlier: Sequence[Round],
+    judge: DecoderJudge | None,
+) -> Stored[Verdict]:
+    """What the round's critic, the critic of round 0, and the judge say of every line."""
+    critics = {one.name: one for one in [earlier[0].critic if earlier else critic, critic]}
+
+    def make() -> Sequence[Verdict]:
+        texts = [line.text for line in lines.records]
+        swaps = [(line.id, swap) for line in lines.records for swap in line.fields["swaps"]]
+        total = len(critics) * (len(texts) + len(swaps)) + (len(texts) if judge else 0)
+        verdicts: list[Verdict] = []
+
+        def say(name: str, ids: Sequence[str], scores: Sequence[float]) -> None:
+            verdicts.extend(
+                Verdict(id, name, float(score), round=number)
+                for id, score in zip(ids, scores, strict=True)
+            )
+
+        ids = [line.id for line in lines.records]
+        with run.progress.stage(f"judge, round {number}", total, "texts") as advance:
+            for one in critics.values():
+                own = features([(x.fields["logprob"], x.fields["tokens"]) for x in lines.records])
+                say(one.name, ids, one.scorer.score(texts, own))
+                advance(len(texts))
+                if swaps:
+                    put_in = features([(swap["logprob"], swap["tokens"]) for _, swap in swaps])
+                    scores = one.scorer.score([swap["text"] for _, swap in swaps], put_in)
+                    shares: dict[str, list[bool]] = {}
+                    for (id, _), score in zip(swaps, scores, strict=True):
+                        shares.setdefault(id, []).append(bool(score >= one.cut))
+                    say(
+                        f"swap:{one.name}",
+                        list(shares),
+                        [sum(accepted) / len(accepted) for accepted in shares.values()],
+                    )
+                    advance(len(swaps))
+            if judge is not None:
+                say(f"judge@{judge.version[:12]}", ids, judge.score(texts))
+                advance(len(texts))
+        return verdicts
+
+    return run.table(
+        "verdicts", Verdict, make, stage="judge", round=number, lines=lines,
+        critics=[one.stored.hash for one in critics.values()], judge=judge and judge.version,
+    )
+
+
+def decide(
+    run: Run,
+    config: I2D2Config,
+    number: int,
+    lines: Stored[Knowledge],
+    verdicts: Stored[Verdict],
+    critic: Critic,
+    earlier: Sequence[Round],
+) -> Stored[Verdict]:
+    """Selection's word on every line: score 1 for kept, 0 for refused, with the reason."""
+    this = Round(number, lines, verdicts, Stored([], ""), critic)
+    candidates = this.candidates()
+    first = earlier[0].candidates() if earlier else candidates
+    first_cut = earlier[0].critic.cut if earlier else critic.cut
+    floor = specificity_floor(first, cut=first_cut, settings=config.selection)
+    kept_before = [
+        one
+        for round in earlier
+        for one, kept in zip(round.candidates(), round.decisions.records, strict=True)
+        if kept.score == 1.0
+    ]
+
+    def make() -> Sequence[Verdict]:
+        decided = select(
+            candidates,
+            cut=critic.cut,
+            floor=floor,
+            settings=config.selection,
+            kept_before=kept_before,
+        )
+        return [
+            Verdict(one.id, "selection", float(one.kept), reason=one.reason, round=number)
+            for one in decided
+        ]
+
+    return run.table(
+        "decisions", Verdict, make, stage="select", round=number, lines=lines, verdicts=verdicts,
+        cut=critic.cut, floor=floor, settings=config.selection,
+        before=[one.decisions for one in earlier],
+    )
+
+
+def imitate(
+    run: Run, config: I2D2Config, rounds: Sequence[Round], untouched: LocalTeacher
+) -> LocalTeacher:
+    """Fine-tune the untouched model on everything kept so far; gives the next generator."""
+    number = rounds[-1].number + 1
+    views = run.table(
+        "views", View, lambda: views_of(rounds, config.replay_weight), stage="train",
+        round=number, kept=[one.decisions for one in rounds], lines=[one.lines for one in rounds],
+        replay_weight=config.replay_weight,
+    )
+    if not views.records:
+        raise InputError(
+            f"round {number - 1} kept no line, so there is nothing to imitate; lower "
+            "critic.target_precision, ask about more concepts, or label more statements"
+        )
+    reads = {"views": views, "model": untouched, "settings": config.student, "seed": config.seed}
+    checkpoints = run.checkpoints(content_hash([number, views.hash, untouched.fingerprint]))
+
+    def make(folder: Path) -> Mapping[str, Any]:
+        untouched.unload()
+        with run.progress.stage(f"train the student of round {number}", 0, "steps") as advance:
+            student = fine_tune(
+                untouched.model.folder,
+                views.records,
+                out=folder,
+                checkpoints=checkpoints,
+                settings=config.student,
+                seed=config.seed,
+                base_name=config.model,
+                progress=lambda at: advance(at),
+            )
+        run.count_tokens(student.tokens_trained)
+        return {
+            "steps": student.steps,
+            "loss_first": student.loss_first,
+            "loss_last": student.loss_last,
+            "trained_on": len(views.records),
+        }
+
+    student = run.folder_step("students", make, stage="train", round=number, **reads)
+    run.drop_checkpoints()
+    return LocalTeacher(
+        resolve(str(student.folder)), batch_size=config.batch_size
+    )
+
+
+def publish(
+    run: Run,
+    config: I2D2Config,
+    asked: Stored[Item],
+    rounds: Sequence[Round],
+    judge: DecoderJudge | None,
+) -> dict[str, Any]:
+    """Write the run's tables; gives its metrics."""
+    run.publish("items", Item, asked.records)
+    run.publish("knowledge", Knowledge, merge_repeats(x for one in rounds for x in one.lines.records))
+    said = [v for one in rounds for v in [*one.verdicts.records, *one.decisions.records]]
+    run.publish("verdicts", Verdict, said)
+    run.publish("views", View, views_of(rounds, config.replay_weight))
+
+    first = rounds[0].critic
+    stages = run.stages()
+    reference = [line.text for line in rounds[0].lines.records]
+    judge_name = f"judge@{judge.version[:12]}" if judge else None
+    calibration = [tuple(row) for row in first.report["calibration"]]
+    measured = []
+    for one in rounds:
+        judged = one.scores(judge_name) if judge_name else {}
+        measured.append(
+            round_metrics(
+                number=one.number,
+                lines=one.lines.records,
+                scores=one.scores(first.name),
+                cut=first.cut,
+                judged=judged,
+                decisions=one.decisions.records,
+                swap_shares=one.scores(f"swap:{first.name}"),
+                calibration=calibration,
+                reference=reference,
+                function_words=phrases_of(config.constraints.function_words, "function_words"),
+                seed=config.seed,
+            )
+            | {
+                "stages": [
+                    {key: stage[key] for key in ("stage", "wall_s", "tokens", "peak_rss_mb")}
+                    for stage in stages
+                    if stage["round"] == one.number
+                ],
+                "wall_s": sum(s["wall_s"] for s in stages if s["round"] == one.number),
+            }
+        )
+    critics = {one.critic.name: dict(one.critic.report) for one in rounds}
+    for report in critics.values():
+        report.pop("calibration")
+    return {
+        "name": config.name,
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "finished": True,
+        "certified": False,
+        "critics": list(critics.values()),
+        "judge": dict(judge.report) if judge else None,
+        "rounds": measured,
+        "examples": examples(rounds, judge_name, {item.id: item for item in asked.records}),
+        "wall_s": sum(stage["wall_s"] for stage in stages),
+        "peak_rss_mb": max((stage["peak_rss_mb"] for stage in stages), default=0.0),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+# -- small parts ---------------------------------------------------------------------------------
+
+
+def read_grammar(settings: PromptSettings) -> PromptGrammar:
+    """The prompt patterns of the configuration."""
+    if settings.grammar == "everyday":
+        return PromptGrammar.everyday()
+    return PromptGrammar.from_yaml(settings.grammar)
+
+
+def constraint_of(settings: ConstraintSettings, prompt: Prompt) -> Constraint | None:
+    """I2D2's constraint program for one prompt."""
+    if not settings.enforce:
+        return None
+    parts: list[Constraint] = []
+    if settings.max_function_words is not None:
+        words = phrases_of(settings.function_words, "function_words")
+        parts.append(at_most(settings.max_function_words, any_of(*words)))
+    if settings.connectives is not None:
+        parts.append(excludes(any_of(*phrases_of(settings.connectives, "connectives"))))
+    if not settings.repeat_prompt:
+        parts.append(excludes(any_of(*excluded_phrases(prompt))))
+    return all_of(*parts) if parts else None
+
+
+@cache
+def phrases_of(source: str, packaged: str) -> tuple[str, ...]:
+    """The phrases of a word list: one per line, `#` begins a comment line."""
+    place = files("symdistill") / "data" / "words" / f"{packaged}.txt"
+    try:
+        text = (place if source == "everyday" else Path(source)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"expected a readable word list at {source}; got: {error}; check {packaged} in the "
+            "configuration"
+        ) from error
+    phrases = [line.strip() for line in text.splitlines()]
+    return tuple(phrase for phrase in phrases if phrase and not phrase.startswith("#"))
+
+
+def label_files(sources: Sequence[str]) -> list[Path]:
+    """The files of labelled statements; "everyday" is the packaged one."""
+    packaged = Path(str(files("symdistill") / "data" / "labels" / "everyday.jsonl"))
+    return [packaged if source == "everyday" else Path(source) for source in sources]
+
+
+def content_of(source: str) -> str:
+    """What a concept source held when it was read: a file's hash, else its name."""
+    path = Path(source)
+    return sha256_of(path) if path.is_file() else source
+
+
+def continuation_of(prompt: Prompt, said: str) -> str:
+    """What the generator added to the prompt, as it stands in the statement."""
+    return said[len(prompt.text) - prompt.lead :]
+
+
+def features(likelihoods: Sequence[tuple[float, int]]) -> NDArray[np.float64]:
+    """(N, 2) what the critic reads beside the text: nats per token, and nats in all."""
+    return np.array([[total / max(tokens, 1), total] for total, tokens in likelihoods]).reshape(
+        -1, 2
+    )
+
+
+def specificity_of(line: Knowledge) -> float:
+    """A measured line's specificity in nats; NaN where there was no other concept to put in."""
+    says = line.fields["specificity"]
+    return float("nan") if says is None else float(says)
+
+
+def put_in_others(
+    grammar: PromptGrammar, line: Knowledge, items: Mapping[str, Item], count: int, seed: int
+) -> list[dict[str, Any]]:
+    """The line's prompt with other concepts of the same kind put in, drawn by the line's id."""
+    own = items[line.item_id]
+    others = sorted(
+        (item for item in items.values() if item.kind == own.kind and item.id != own.id),
+        key=lambda item: content_hash([seed, line.id, item.id]),
+    )
+    swaps: list[dict[str, Any]] = []
+    for item in others:
+        if len(swaps) == count:
+            break
+        prompt = grammar.put_in(item, line.fields["pattern"], line.fields["hedge"])
+        if prompt is not None:
+            said = line.fields["continuation"]
+            swaps.append({"item": item.id, "prompt": prompt.text, "text": statement(prompt, said)})
+    return swaps
+
+
+def views_of(rounds: Sequence[Round], replay_weight: float) -> list[View]:
+    """One training row per kept line: the prompt as it was given, and what was written."""
+    last = rounds[-1].number
+    return [
+        View(
+            prompt=line.fields["prompt"],
+            target=line.fields["continuation"],
+            weight=1.0 if one.number == last else replay_weight,
+            group=line.item_id,
+            knowledge_ids=(line.id,),
+            round=one.number,
+        )
+        for one in rounds
+        for line in one.kept
+    ]
+
+
+def examples(
+    rounds: Sequence[Round], judge_name: str | None, items: Mapping[str, Item], count: int = 10
+) -> dict[str, list[dict[str, Any]]]:
+    """Kept and rejected lines of the last round to look at, drawn by their ids."""
+    one = rounds[-1]
+    scores = one.scores(one.critic.name)
+    judged = one.scores(judge_name) if judge_name else {}
+    decided = {word.knowledge_id: word for word in one.decisions.records}
+    shown: dict[str, list[dict[str, Any]]] = {"kept": [], "rejected": []}
+    for line in sorted(one.lines.records, key=lambda line: content_hash(["example", line.id])):
+        word = decided[line.id]
+        here = shown["kept" if word.score else "rejected"]
+        if len(here) < count:
+            here.append(
+                {
+                    "id": line.id,
+                    "text": line.text,
+                    "concept": items[line.item_id].text,
+                    "round": one.number,
+                    "score": scores[line.id],
+                    "judge_score": judged.get(line.id),
+                    "specificity": line.fields["specificity"],
+                    "reason": word.reason,
+                }
+            )
+    return shown

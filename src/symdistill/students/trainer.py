@@ -1,0 +1,134 @@
+"""The trainer: TRL's `SFTTrainer` with a weight per row and checkpoints written whole.
+
+Takes batches as `batches.collate` makes them. The loss of a batch is the weighted mean over the
+tokens learnt, so a row of weight 2 counts as the same row twice:
+
+    loss = sum_i w_i sum_t -log p(y_it | x_i, y_i<t)  /  sum_i w_i |y_i|
+
+Scores over the vocabulary are computed from the first token that any row of the batch learns:
+over a vocabulary of 49,152 they are a fifth of a small model's work, and the prompt's are not
+needed. The model's own forward computes them, so that what it does to its scores (a scale, a
+soft cap) is kept.
+
+Importing this module imports torch, transformers and trl; `sft.py` does so when it trains.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from symdistill.students import checkpoints
+from symdistill.students.batches import IGNORED
+
+NOT_KEPT = ("training_args.bin", "README.md")  # a pickle; a card about nothing
+
+
+class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
+    """Weighted loss on the target; checkpoints listed, renamed when whole, two kept.
+
+    Args:
+        checkpoint_folder: where checkpoints live.
+        training: fingerprint of this training, written into each checkpoint.
+        **rest: what `SFTTrainer` takes.
+    """
+
+    loss_is_scaled_for_ga = False  # one batch is one step: nothing to scale
+
+    def __init__(self, *, checkpoint_folder: Path, training: str, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._checkpoint_folder = checkpoint_folder
+        self._training = training
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The weighted mean loss of a batch: a scalar tensor (and the model's outputs)."""
+        labels, weights = inputs["labels"], inputs["weights"]  # (B, T), (B,)
+        length = labels.shape[1]
+        first = int((labels != IGNORED).any(dim=0).nonzero()[0])  # first column learnt, >= 1
+        columns = torch.arange(first - 1, length - 1, device=labels.device)
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            use_cache=False,
+            logits_to_keep=columns,
+        )
+        loss = weighted_loss(outputs.logits, labels[:, first:], weights)
+        return (loss, outputs) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Weights only: the tokenizer is the base's, and the arguments would be a pickle."""
+        folder = Path(output_dir or self.args.output_dir)
+        save_weights(self.model, folder)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Let the library write a checkpoint aside; then list its files and give it its name."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        super()._save_checkpoint(model, trial)
+        written = self._aside / f"{checkpoints.PREFIX}{self.state.global_step}"
+        checkpoints.publish(written, self._checkpoint_folder, self._training)
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    @property
+    def _aside(self) -> Path:
+        return self._checkpoint_folder / checkpoints.ASIDE
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._aside)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """No card: the run writes its own."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing leaves this machine."""
+
+
+class StepReport(TrainerCallback):  # type: ignore[misc]
+    """Calls `report(step, steps_total, loss)` after each optimizer step."""
+
+    def __init__(self, report: Callable[[int, int, float], None]) -> None:
+        self._report = report
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Trainer's hook: once per step, with that step's loss."""
+        if logs and "loss" in logs:
+            self._report(state.global_step, state.max_steps, float(logs["loss"]))
+
+
+def weighted_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """The weighted mean of -log p over the tokens learnt.
+
+    Args:
+        logits: (B, T, V), position t scores the token at label t.
+        labels: (B, T), `IGNORED` where nothing is learnt.
+        weights: (B,), not negative, not all zero.
+    """
+    losses = functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view_as(labels)  # (B, T), 0 where ignored
+    learnt = (labels != IGNORED).sum(dim=1)  # (B,)
+    return (weights * losses.sum(dim=1)).sum() / (weights * learnt).sum()
+
+
+def save_weights(model: Any, folder: Path) -> None:
+    """A model's or an adapter's weights as safetensors with their configuration, no card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    adapter = hasattr(model, "peft_config")
+    # The embeddings are not trained; asked to find out, peft would look at the hub.
+    model.save_pretrained(str(folder), **({"save_embedding_layers": False} if adapter else {}))
+    for name in NOT_KEPT:
+        (folder / name).unlink(missing_ok=True)

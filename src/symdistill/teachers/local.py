@@ -1,0 +1,389 @@
+"""A language model on this machine: it goes on with prompts, and it tells how likely texts are.
+
+Takes prompts with a constraint each; gives one sampled continuation per request, every one of
+them journalled in the ledger before it is used. Each sample has its own random generator, seeded
+by the run's seed and its request key, so which other prompts share its batch does not choose its
+text (up to the rounding of floating-point sums, which is why batches are cut by request key and
+not by where an earlier attempt stopped).
+
+Costs: one forward pass per token; on 2 CPU cores about 150 to 250 tokens/s for a 135M model.
+
+Does not: keep answers anywhere but in the ledger, enforce positive clauses (`decoding` says
+which are enforced), or serve more than one process.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from symdistill.config import Count, Settings
+from symdistill.constraints import Constraint
+from symdistill.engine import map_batches
+from symdistill.errors import InputError, RunError
+from symdistill.ledger import Call, Ledger, request_key
+from symdistill.models import Model
+from symdistill.records import canonical_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+class Sampling(Settings):
+    """How a continuation is drawn."""
+
+    temperature: float = 0.8
+    """Divides the logits; 0 takes the likeliest token each time."""
+
+    top_p: float = 0.9
+    """Nucleus: the smallest set of tokens with this probability is drawn from (1 = all)."""
+
+    top_k: Count = 0
+    """Draw from this many likeliest tokens (0 = all)."""
+
+    max_new_tokens: Count = 24
+    """A continuation that has not ended by then is cut off and counts as unfinished."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One continuation that is wanted: sample number `sample_index` of a prompt."""
+
+    prompt: str
+    prompt_id: str
+    sample_index: int
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One continuation as it was received."""
+
+    request: SampleRequest
+    key: str  # of the ledger row
+    text: str
+    tokens: int
+    finished: bool  # it ended with an end token or a sentence end, and was not cut off
+
+
+@dataclass(frozen=True, slots=True)
+class LogProb:
+    """How likely a continuation is: the sum of its tokens' log-probabilities, in nats (<= 0)."""
+
+    total: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Nats per token; 0 for an empty continuation."""
+        return self.total / self.tokens if self.tokens else 0.0
+
+
+class LocalTeacher:
+    """A causal language model in a local folder; its weights are loaded when first needed."""
+
+    def __init__(self, model: Model, *, batch_size: int = 64) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        self._loaded: tuple[Any, Any] | None = None
+        self._table: Any = None
+        self._ends: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The weights' fingerprint."""
+        return self.model.fingerprint
+
+    def key(self, request: SampleRequest, sampling: Sampling, seed: int) -> str:
+        """The ledger key of a request."""
+        return request_key(self._canonical(request, sampling, seed))
+
+    def sample(
+        self,
+        requests: Sequence[SampleRequest],
+        *,
+        sampling: Sampling,
+        seed: int,
+        ledger: Ledger,
+        role: str = "teacher",
+        advance: Callable[[int], None] = lambda done: None,
+        count_tokens: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Sample]:
+        """One continuation per request, from the ledger where it is there already.
+
+        Args:
+            requests: what is wanted; (prompt, constraint, sample_index) must differ.
+            sampling: how it is drawn.
+            seed: the run's seed.
+            ledger: where each batch is committed before it is used.
+            role: for the ledger's accounts.
+            advance: told how many requests are done.
+            count_tokens: told how many tokens were written anew.
+
+        Returns:
+            samples in the order of their keys.
+        """
+        keyed = [(self.key(request, sampling, seed), request) for request in requests]
+
+        def answer(batch: list[tuple[str, SampleRequest]]) -> list[Sample]:
+            known = ledger.lookup([key for key, _ in batch])
+            missing = [(key, request) for key, request in batch if key not in known]
+            if missing:
+                start = time.perf_counter()
+                written = self._continue([request for _, request in missing], sampling, seed)
+                share_s = (time.perf_counter() - start) / len(missing)
+                ledger.record(
+                    Call(
+                        key=key,
+                        role=role,
+                        model=self.model.name,
+                        request=self._canonical(request, sampling, seed),
+                        response=response,
+                        tokens_in=tokens_in,
+                        tokens_out=response["tokens"],
+                        wall_s=share_s,
+                    )
+                    for (key, request), (response, tokens_in) in zip(missing, written, strict=True)
+                )
+                count_tokens(sum(response["tokens"] for response, _ in written))
+                known.update(
+                    (key, response)
+                    for (key, _), (response, _) in zip(missing, written, strict=True)
+                )
+            advance(len(batch))
+            return [Sample(request=request, key=key, **known[key]) for key, request in batch]
+
+        batches = map_batches(answer, keyed, key=lambda pair: pair[0], batch_size=self.batch_size)
+        return [sample for batch in batches for sample in batch]
+
+    def logprobs(
+        self,
+        prefixes: Sequence[str],
+        continuations: Sequence[str],
+        *,
+        advance: Callable[[int], None] = lambda done: None,
+        count_tokens: Callable[[int], None] = lambda tokens: None,
+    ) -> list[LogProb]:
+        """log p(continuation | prefix) for each pair, in nats.
+
+        Prefix and continuation are tokenised apart and joined, which is what the model sees
+        when it writes. With an empty prefix the continuation's first token is given, not scored.
+
+        Raises:
+            ValueError: unequal numbers of prefixes and continuations.
+        """
+        if len(prefixes) != len(continuations):
+            raise ValueError(f"expected pairs; got {len(prefixes)} and {len(continuations)}")
+        import torch
+
+        model, tokenizer = self._load()
+        pairs: list[tuple[list[int], list[int]]] = []
+        for prefix, continuation in zip(prefixes, continuations, strict=True):
+            given = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
+            written = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+            if not given:
+                given, written = written[:1], written[1:]
+            pairs.append((given, written))
+        # One order for all: by lengths, then by place; so equal input gives equal batches.
+        order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][1]), len(pairs[i][0]), i))
+        result: list[LogProb] = [LogProb(0.0, 0)] * len(pairs)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            wide = max(1, max(len(pairs[i][0]) + len(pairs[i][1]) for i in rows))
+            keep = max(len(pairs[i][1]) for i in rows)
+            advance(len(rows))
+            if not keep:
+                continue
+            ids = torch.zeros((len(rows), wide), dtype=torch.long)  # (B, T), padded on the left
+            mask = torch.zeros((len(rows), wide), dtype=torch.long)
+            for b, i in enumerate(rows):
+                tokens = pairs[i][0] + pairs[i][1]
+                ids[b, wide - len(tokens) :] = torch.tensor(tokens)
+                mask[b, wide - len(tokens) :] = 1
+            ids, mask = ids.to(model.device), mask.to(model.device)
+            with torch.inference_mode():
+                logits = model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                    logits_to_keep=keep + 1,
+                ).logits[:, :-1]  # (B, keep, V): each row predicts the next token
+                gold = ids[:, wide - keep :]  # (B, keep)
+                taken = logits.float().log_softmax(-1).gather(-1, gold[..., None])[..., 0].cpu()
+            for b, i in enumerate(rows):
+                count = len(pairs[i][1])
+                result[i] = LogProb(float(taken[b, keep - count :].double().sum()), count)
+            count_tokens(int(mask.sum()))
+        return result
+
+    def unload(self) -> None:
+        """Give the weights' memory back; they are loaded again when needed."""
+        self._loaded = None
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _canonical(
+        self, request: SampleRequest, sampling: Sampling, seed: int
+    ) -> dict[str, Any]:
+        return {
+            "model": self.model.fingerprint,
+            "prompt": request.prompt,
+            "constraint": request.constraint.to_json() if request.constraint else None,
+            "sampling": sampling.model_dump(mode="json"),
+            "sample_index": request.sample_index,
+            "seed": seed,
+        }
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(self.model.folder, padding_side="left")
+                model = AutoModelForCausalLM.from_pretrained(
+                    self.model.folder, dtype=torch.float32, use_safetensors=True
+                )
+            except (OSError, ValueError, KeyError) as error:
+                raise InputError(
+                    f"expected a causal language model with a tokenizer in {self.model.folder}; "
+                    f"got: {str(error).splitlines()[0]}; give another --model"
+                ) from error
+            if tokenizer.pad_token_id is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._loaded = (model.eval().to(device), tokenizer)
+        return self._loaded
+
+    def _continue(
+        self, requests: Sequence[SampleRequest], sampling: Sampling, seed: int
+    ) -> list[tuple[dict[str, Any], int]]:
+        """Sample one batch; gives (response, prompt tokens) per request."""
+        import torch
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        from symdistill.decoding import ExactMask, SeededSampling, TokenTable
+
+        model, tokenizer = self._load()
+        if self._table is None:
+            self._table = TokenTable.from_tokenizer(tokenizer)
+        inputs = tokenizer(
+            [request.prompt for request in requests],
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=False,
+        ).to(model.device)
+        width = int(inputs["input_ids"].shape[1])
+        eos = _end_tokens(model, tokenizer)
+        processors = LogitsProcessorList()
+        if any(request.constraint is not None for request in requests):
+            processors.append(
+                ExactMask(
+                    self._table,
+                    [request.constraint for request in requests],
+                    before=[request.prompt for request in requests],
+                    prompt_length=width,
+                    max_new_tokens=sampling.max_new_tokens,
+                    eos_token_ids=eos,
+                )
+            )
+        if sampling.temperature > 0:
+            seeds = [int(self.key(request, sampling, seed)[:15], 16) for request in requests]
+            processors.append(
+                SeededSampling(
+                    seeds,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    top_k=sampling.top_k,
+                )
+            )
+        stop = _SentenceEnd(self._table, width)
+        with torch.inference_mode():
+            out = model.generate(
+                **inputs,
+                do_sample=False,  # the draw is made by SeededSampling: argmax of logits + noise
+                num_beams=1,
+                max_new_tokens=sampling.max_new_tokens,
+                eos_token_id=eos,
+                pad_token_id=eos[0],
+                logits_processor=processors,
+                stopping_criteria=StoppingCriteriaList([stop]),
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
+        if not bool(torch.isfinite(out).all()):
+            raise RunError("the model gave tokens that are not numbers; its weights are damaged")
+        answers: list[tuple[dict[str, Any], int]] = []
+        for row, prompt_tokens in zip(
+            out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True
+        ):
+            length, finished = stop.length(row, eos)
+            text = tokenizer.decode(row[:length], skip_special_tokens=True)
+            response = {"text": text, "tokens": length, "finished": finished}
+            answers.append((response, int(prompt_tokens)))
+        return answers
+
+
+class _SentenceEnd:
+    """Stops a row after a token that ends its sentence: `. ! ?` or a line break.
+
+    A full stop straight after a digit does not end it: "3." is the start of "3.5".
+    """
+
+    def __init__(self, table: Any, width: int) -> None:
+        self._width = width
+        texts = [bytes_.decode("utf-8", "replace") for bytes_ in table.token_bytes]
+        self._ends = {i for i, text in enumerate(texts) if _ends_sentence(text)}
+        self._digit = {i for i, text in enumerate(texts) if text and text[-1].isdigit()}
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        import torch
+
+        last = input_ids[:, max(self._width, input_ids.shape[1] - 2) :].tolist()
+        return torch.tensor([self._ended(row) for row in last], device=input_ids.device)
+
+    def _ended(self, row: Sequence[int]) -> bool:
+        return row[-1] in self._ends and not (len(row) > 1 and row[-2] in self._digit)
+
+    def length(self, row: Sequence[int], eos: Sequence[int]) -> tuple[int, bool]:
+        """How many tokens of a row are its text, and whether it ended there."""
+        for i, token in enumerate(row):
+            if token in eos:
+                return i, True
+            if self._ended(row[max(0, i - 1) : i + 1]):
+                return i + 1, True
+        return len(row), False
+
+
+def _ends_sentence(text: str) -> bool:
+    return "\n" in text or text.rstrip("\"')” ").endswith((".", "!", "?"))
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The ids after which a text is over, from the generation settings and the tokenizer."""
+    known = model.generation_config.eos_token_id
+    ids = list(known) if isinstance(known, (list, tuple)) else [known]
+    ids.append(tokenizer.eos_token_id)
+    ids.append(tokenizer.convert_tokens_to_ids("<|endoftext|>"))
+    found = sorted({i for i in ids if i is not None and i != tokenizer.unk_token_id})
+    if not found:
+        raise InputError(
+            "expected a tokenizer with an end-of-text token; got none; set eos_token in its config"
+        )
+    return found
+
+
+def perplexity(logprob: LogProb) -> float:
+    """exp of minus the mean log-probability; 1 is certain."""
+    return math.exp(-logprob.mean)
+
+
+def decoding_settings(sampling: Sampling, constraint: Constraint | None) -> str:
+    """What lineage says of the decoding: the settings and the constraint program's hash."""
+    settings = sampling.model_dump(mode="json")
+    return canonical_json({**settings, "constraint": constraint and constraint.fingerprint})

@@ -6,11 +6,12 @@ Exit codes: 0 done, 1 failed, 2 usage or bad input, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-out = Console()
+out = Console(markup=False, highlight=False, emoji=False)
 RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/demo.")]
 
 
@@ -35,7 +36,7 @@ def version(
 ) -> None:
     """Options of the program itself."""
     if show:
-        out.print(f"symdistill {__version__}", highlight=False)
+        out.print(f"symdistill {__version__}")
         raise typer.Exit()
 
 
@@ -45,9 +46,9 @@ def recipes() -> None:
     from symdistill.recipes import SUMMARIES
 
     for name, summary in SUMMARIES.items():
-        out.print(f"{name:<8} {summary}", highlight=False, markup=False)
+        out.print(f"{name:<8} {summary}")
     for name in _packaged():
-        out.print(f"{name:<8} packaged configuration: symdistill run {name}", highlight=False)
+        out.print(f"{name:<8} packaged configuration: symdistill run {name}")
 
 
 @app.command()
@@ -76,9 +77,9 @@ def copy(
             "choose another place"
         ) from error
     if code:
-        out.print(f"Wrote {target}: `{function.__name__}` is the recipe.", highlight=False)
+        out.print(f"Wrote {target}: `{function.__name__}` is the recipe.", soft_wrap=True)
     else:
-        out.print(f"Wrote {target}. Change it, then: symdistill run {target}", highlight=False)
+        out.print(f"Wrote {target}. Change it, then: symdistill run {target}", soft_wrap=True)
 
 
 @app.command()
@@ -111,22 +112,23 @@ def run(
 
     path = _config_path(config)
     kind, _ = recipe(recipe_of(path))
-    overrides = [*(set_ or []), *([f"name={name}"] if name else [])]
+    overrides = [*(set_ or []), *([f"name={json.dumps(name)}"] if name else [])]
     settings = load_config(path, kind, overrides)
     target = folder or Path("runs") / settings.name
-    _prepare(threads)
-    metrics = run_recipe(
-        settings, target, progress=ConsoleProgress(out), accept_changes=accept_changes
-    )
+    try:
+        _prepare(threads)
+        metrics = run_recipe(
+            settings, target, progress=ConsoleProgress(out), accept_changes=accept_changes
+        )
+    except KeyboardInterrupt:
+        _fail("stopped; what is done is kept: the same command goes on from here", 130)
     kept = metrics["examples"]["kept"]
     commands = [
         f"symdistill show {kept[0]['id'] if kept else 'ID'} --run {target}",
         f"symdistill run {target}/config.yaml --name more --set concepts.limit=200",
         f"symdistill copy {settings.recipe} mine.yaml && symdistill run mine.yaml",
     ]
-    out.print(
-        console_summary(metrics, report=target / "report.html", next_commands=commands)
-    )
+    out.print(console_summary(metrics, report=target / "report.html", next_commands=commands))
 
 
 @app.command()
@@ -147,7 +149,7 @@ def report(run: RunFolder) -> None:
     """Write the report of a run again, from its metrics.json."""
     from symdistill.reporting import write_report
 
-    out.print(f"Wrote {write_report(run)}", highlight=False, markup=False)
+    out.print(f"Wrote {write_report(run)}", soft_wrap=True)
 
 
 @app.command()
@@ -159,7 +161,7 @@ def doctor() -> None:
     for check in found:
         mark = "ok     " if check.ok else "missing"
         advice = f"  -> {check.advice}" if not check.ok else ""
-        out.print(f"{mark} {check.what}: {check.found}{advice}", markup=False, highlight=False)
+        out.print(f"{mark} {check.what}: {check.found}{advice}", soft_wrap=True)
     if not all(check.ok for check in found):
         raise typer.Exit(1)
 
@@ -170,8 +172,6 @@ def main() -> None:
         app(standalone_mode=True)
     except SymdistillError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped; what is done is kept: the same command goes on from here", 130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -182,8 +182,8 @@ def main() -> None:
         )
 
 
-def _fail(message: str, code: int) -> None:
-    Console(stderr=True).print(f"symdistill: {message}", markup=False, highlight=False)
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"symdistill: {message}", file=sys.stderr)
     sys.exit(code)
 
 

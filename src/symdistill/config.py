@@ -12,15 +12,17 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from symdistill.errors import InputError
 
 
 def _whole_number(value: Any) -> Any:
     """`3e6`, "3e6" and "20_000" as the whole numbers they mean; anything else as it came."""
+    if isinstance(value, bool):
+        raise ValueError("expected a whole number, not true or false")
     if isinstance(value, str):
         try:
             value = float(value.replace("_", ""))
@@ -50,8 +52,15 @@ class Config(Settings):
     name: str = ""
     """The run's name: its folder is runs/NAME. Default: the file's name. In no fingerprint."""
 
-    seed: Count = 0
+    seed: Count = Field(0, ge=0)
     """Decides every random choice of the run."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if name in (".", "..") or any(mark in name for mark in "/\\\0"):
+            raise ValueError("expected a plain name, as it becomes a folder under runs/")
+        return name
 
 
 C = TypeVar("C", bound=Config)
@@ -64,7 +73,6 @@ def read_yaml(path: Path) -> Any:
         InputError: the file cannot be read, is not UTF-8, is not YAML, or is not a mapping.
     """
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
 
     try:
         text = path.read_text(encoding="utf-8")
@@ -76,11 +84,14 @@ def read_yaml(path: Path) -> Any:
         ) from error
     try:
         data = YAML(typ="rt").load(text)
-    except YAMLError as error:
+        _plain(data)  # a value that holds itself has no end
+    except Exception as error:  # of the YAML library: its own, and what bad values raise in it
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "it does not parse"
-        raise InputError(f"expected YAML in {path}{line}; got: {problem}; mend that line") from error
+        problem = getattr(error, "problem", None) or f"it does not parse ({type(error).__name__})"
+        raise InputError(
+            f"expected YAML in {path}{line}; got: {problem}; mend that line"
+        ) from error
     if not isinstance(data, Mapping):
         raise InputError(
             f"expected `key: value` lines in {path}; got {type(data).__name__}; "
@@ -104,11 +115,13 @@ def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
     plain = _plain(data)
     for override in overrides:
         _override(plain, override)
-    plain.setdefault("name", path.stem)
+    if plain.get("name") in (None, ""):
+        plain["name"] = path.stem
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
-        raise InputError(_explain(error, kind, path, data)) from error
+        given = [override.partition("=")[0].strip() for override in overrides]
+        raise InputError(_explain(error, kind, path, data, given)) from error
 
 
 def dump_config(config: Config) -> str:
@@ -136,14 +149,13 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str =
 
 def _override(data: dict[str, Any], override: str) -> None:
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
 
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(f"expected --set key=value; got {override!r}; write e.g. --set rounds=1")
     try:
-        value = YAML(typ="safe").load(text)
-    except YAMLError as error:
+        value = _plain(YAML(typ="safe").load(text))
+    except Exception as error:  # of the YAML library, as in `read_yaml`
         raise InputError(f"expected a YAML value in --set {override!r}; got {text!r}") from error
     *groups, last = key.strip().split(".")
     inner = data
@@ -155,14 +167,19 @@ def _override(data: dict[str, Any], override: str) -> None:
     inner[last] = value
 
 
-def _explain(error: ValidationError, kind: type[Config], path: Path, data: Any) -> str:
+def _explain(
+    error: ValidationError, kind: type[Config], path: Path, data: Any, given: Sequence[str]
+) -> str:
     """The first thing that is wrong, in one sentence; and how many more there are."""
     problems = error.errors()
     first = problems[0]
     places = [part for part in first["loc"] if isinstance(part, str)]
     dotted = ".".join(places)
     line = _line_of(data, first["loc"])
-    where = f"{path}, line {line}" if line else f"{path} or --set"
+    where = f"{path}, line {line}" if line else str(path)
+    mine = f"{dotted}."
+    if any(mine.startswith(f"{key}.") or f"{key}.".startswith(mine) for key in given):
+        where = "--set"
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind, places[:-1])
@@ -171,17 +188,21 @@ def _explain(error: ValidationError, kind: type[Config], path: Path, data: Any) 
         return f"unknown key {dotted!r} in {where}; {nearest}known keys: {', '.join(known)}{more}"
     if first["type"] == "missing":
         return f"expected the key {dotted!r} in {where}; it is missing; add it{more}"
-    given = "" if isinstance(first["input"], Mapping) else f"; got {first['input']!r}"
-    return f"{dotted or 'the configuration'} in {where}: {first['msg']}{given}; change it{more}"
+    came = "" if isinstance(first["input"], Mapping) else f"; got {_short(first['input'])}"
+    return f"{dotted or 'the configuration'} in {where}: {first['msg']}{came}; change it{more}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _known_keys(kind: type[BaseModel], groups: Sequence[str]) -> list[str]:
-    model = kind
+    model: type[BaseModel] = kind
     for group in groups:
-        inner = model.model_fields[group].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
+        annotation = model.model_fields[group].annotation
+        kinds = [annotation, *get_args(annotation)]  # a group that may be null is a union
+        model = next(one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel))
     return sorted(model.model_fields)
 
 

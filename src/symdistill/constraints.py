@@ -120,7 +120,7 @@ class Match(NamedTuple):
 class Pattern:
     """A phrase as it is matched: folded characters, single spaces, open or closed ends.
 
-    `open_left` (`open_right`) is true where a star lifts the word boundary.
+    `open_left` (`open_right`) is true where a star lifts a word boundary.
     """
 
     characters: str
@@ -151,7 +151,12 @@ def _pattern(phrase: str) -> Pattern:
     open_right = inner.endswith("*")
     inner = inner[:-1] if open_right else inner
     folded = "".join(map(fold, inner.strip()))
-    return Pattern(folded, open_left, open_right)
+    # Where the phrase's end is no word character there is no boundary to lift.
+    return Pattern(
+        folded,
+        open_left and is_word_character(folded[0]),
+        open_right and is_word_character(folded[-1]),
+    )
 
 
 class _Folded(NamedTuple):
@@ -247,7 +252,7 @@ def _checked_phrase(phrase: Any) -> str:
             f"{len(phrase):,} characters beginning {phrase[:40]!r}; shorten it"
         )
     if _REPLACEMENT in phrase or any("\ud800" <= one <= "\udfff" for one in phrase):
-        raise InputError(f"expected a phrase of readable characters, got {ascii(phrase)}")
+        raise InputError(f"expected a phrase of readable characters, got {phrase!a}")
     clean = " ".join(phrase.split())
     if not any(is_word_character(fold(one)) for one in clean):
         raise InputError(
@@ -359,6 +364,7 @@ class Clause(Constraint):
 
     @property
     def clauses(self) -> tuple[Clause, ...]:
+        """The clause itself."""
         return (self,)
 
     @cached_property
@@ -370,6 +376,7 @@ class Clause(Constraint):
         return f"{self.name}({self._phrases_str()})"
 
     def to_json(self) -> dict[str, Any]:
+        """The JSON form: {name: phrases}."""
         return {self.name: self._phrases_json()}
 
     def _phrases_str(self) -> str:
@@ -420,6 +427,7 @@ class Excludes(Clause):
 
     @property
     def most(self) -> int:
+        """No match is allowed."""
         return 0
 
 
@@ -433,12 +441,14 @@ class AtMost(Clause):
 
     @property
     def most(self) -> int:
+        """The limit."""
         return self.limit
 
     def __str__(self) -> str:
         return f"at_most({self.limit}, {self._phrases_str()})"
 
     def to_json(self) -> dict[str, Any]:
+        """The JSON form: {"at_most": limit, "of": phrases}."""
         return {"at_most": self.limit, "of": self._phrases_json()}
 
 
@@ -450,12 +460,14 @@ class AllOf(Constraint):
 
     @property
     def clauses(self) -> tuple[Clause, ...]:
+        """The parts."""
         return self.parts
 
     def __str__(self) -> str:
         return " & ".join(map(str, self.parts)) if self.parts else "all_of()"
 
     def to_json(self) -> dict[str, Any]:
+        """The JSON form: {"all_of": parts}."""
         return {"all_of": [part.to_json() for part in self.parts]}
 
 
@@ -576,7 +588,7 @@ def from_file(path: str | Path) -> Constraint:
     except OSError as error:
         raise InputError(f"expected a constraint file at {path}: {error.strerror}") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"expected JSON in UTF-8 in the constraint file {path}: {error}") from error
+        raise InputError(f"expected a constraint as UTF-8 JSON in {path}: {error}") from error
     except RecursionError as error:
         raise InputError(f"expected a constraint in {path}, got one nested too deeply") from error
     except InputError as error:

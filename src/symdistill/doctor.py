@@ -38,8 +38,12 @@ def examine() -> list[Check]:
             machine["python"],
             "install Python 3.11 or newer",
         ),
-        Check("machine", True, f"{machine['cpu']}, {machine['cores']} cores, "
-              f"{machine['memory_gb']} GB, {machine['platform']}"),
+        Check(
+            "machine",
+            True,
+            f"{machine['cpu']}, {machine['cores']} cores, "
+            f"{machine['memory_gb']} GB, {machine['platform']}",
+        ),
     ]
     checks += [_package(name) for name in LOCAL]
     checks += [_embedded(key) for key in EMBEDDED]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
 In = TypeVar("In")
@@ -37,7 +38,7 @@ def map_batches(
         ValueError: two rows share an id, or the function gave another number of results.
     """
     ordered = sorted(rows, key=key)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if key(before) == key(after):
             raise ValueError(f"expected rows with different ids; {key(before)} comes twice")
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]

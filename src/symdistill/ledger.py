@@ -111,7 +111,8 @@ class Ledger:
         A key that is there already keeps its first answer.
 
         Raises:
-            RunError: the disk is full or the ledger cannot be written; nothing of the batch is kept.
+            RunError: the disk is full or the ledger cannot be written; nothing of the batch
+                is kept.
         """
         now = _now()
         rows = [
@@ -176,7 +177,7 @@ class Ledger:
             self._db.execute("INSERT INTO stages VALUES (?,?,?,?,?,?,?,?)", row)
 
     def stages(self, fingerprints: Iterable[str]) -> list[dict[str, Any]]:
-        """Seconds, tokens and peak memory per (round, stage), for the steps with these fingerprints.
+        """Seconds, tokens and peak memory per (round, stage), of the steps with these fingerprints.
 
         Attempts that ended in an error or Ctrl-C count too: the time was spent.
         """

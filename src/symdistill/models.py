@@ -80,7 +80,7 @@ def resolve(name: str, *, revision: str | None = None) -> Model:
     """
     if name.startswith("embedded:"):
         return _resolve_embedded(name)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return Model(name, folder, fingerprint(folder), note=folder.name)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -99,12 +99,17 @@ def fingerprint(folder: Path) -> str:
         InputError: the folder cannot be read or holds no safetensors weights.
     """
     try:
-        present = {path.name: path for path in folder.iterdir() if path.is_file()}
+        return _fingerprint(
+            {path.name: path for path in folder.iterdir() if path.is_file()}, folder
+        )
     except OSError as error:
         raise InputError(
-            f"expected a readable model folder at {folder}; got {error.strerror}; "
-            "check its permissions"
+            f"expected a readable model folder at {folder}; got: {error.strerror} "
+            f"({error.filename}); check its permissions"
         ) from error
+
+
+def _fingerprint(present: dict[str, Path], folder: Path) -> str:
     weights = sorted(file for file in present if file.endswith(".safetensors"))
     if not weights or "config.json" not in present:
         pickled = sorted(f for f in present if f.endswith((".bin", ".pt", ".pth", ".ckpt")))
@@ -178,6 +183,7 @@ def _from_gguf(gguf: Path) -> Path:
     if (folder / "fingerprint.json").is_file():
         return folder
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -195,7 +201,7 @@ def _from_gguf(gguf: Path) -> Path:
         # The weights are dequantised already; without these two lines `transformers` would
         # still take the model for a quantised one and refuse to save or train it.
         del model.config.quantization_config
-        model.hf_quantizer = None
+        model.hf_quantizer = None  # type: ignore[assignment]
         model.config._name_or_path = ""
         model.save_pretrained(str(aside))
         AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(
@@ -205,9 +211,9 @@ def _from_gguf(gguf: Path) -> Path:
         (aside / "fingerprint.json").write_text(json.dumps(made))
         if not folder.exists():  # another process may have been quicker: then ours is the copy
             os.replace(aside, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise RunError(
-            f"could not write the embedded model into {folder.parent}: {error.strerror}; "
+            f"could not write the embedded model into {folder.parent}: {error}; "
             "free 600 MB or set SYMDISTILL_CACHE to another folder"
         ) from error
     finally:

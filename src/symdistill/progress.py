@@ -84,7 +84,7 @@ class ConsoleProgress(Progress):
 
     def say(self, line: str) -> None:
         """Print the line above the bars; it is text, not markup."""
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def stage(self, label: str, total: int, unit: str = "") -> Iterator[Advance]:
@@ -100,6 +100,7 @@ class ConsoleProgress(Progress):
             TextColumn("{task.fields[whole]}"),
             console=self._console,
             transient=True,
+            disable=not self._console.is_terminal,
         )
         task = bars.add_task(label, total=total or None, unit=unit, whole="")
 
@@ -107,16 +108,22 @@ class ConsoleProgress(Progress):
             nonlocal done
             done += units
             share = min(1.0, done / total) if total else 0.0
-            left = self._plan.remaining_s(label, share, time.perf_counter() - start)
-            bars.update(task, completed=done, whole=f"| whole run: {_about(left)} left")
+            left = self._left(label, share, time.perf_counter() - start)
+            bars.update(task, completed=done, whole=left and f"| whole run: {left}")
 
         with bars:
             advance(0)
             yield advance
         taken_s = time.perf_counter() - start
         self._plan.leave(label, taken_s)
-        left = self._plan.remaining_s("", 0.0, 0.0)
-        self.say(f"{label:<34} {done:>6} {unit:<8} {_clock(taken_s)}   {_about(left)} left")
+        left = self._left("", 0.0, 0.0)
+        self.say(f"{label:<34} {done:>6} {unit:<8} {_clock(taken_s)}   {left}".rstrip())
+
+    def _left(self, label: str, share_done: float, spent_s: float) -> str:
+        """What is left in words; nothing where there is no plan."""
+        if not self._plan.total_s:
+            return ""
+        return f"{_about(self._plan.remaining_s(label, share_done, spent_s))} left"
 
 
 def _clock(seconds: float) -> str:

@@ -35,7 +35,6 @@ from typing import Any, Generic, TypeVar
 from symdistill.config import Config, changed_fields, dump_config, read_yaml
 from symdistill.errors import InputError, RunError
 from symdistill.ledger import Ledger
-from symdistill.models import sha256_of
 from symdistill.progress import Progress
 from symdistill.records import Item, Knowledge, Verdict, View, content_hash
 from symdistill.tables import read_records, table_metadata, write_records
@@ -114,7 +113,8 @@ class Run:
                 "choose another with --out"
             ) from error
         kept = folder / "config.yaml"
-        if not kept.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        ours = {".lock", "config.yaml.aside"}  # of an opening that was cut off
+        if not kept.exists() and any(path.name not in ours for path in folder.iterdir()):
             raise InputError(
                 f"expected an empty folder or a run at {folder}; got other files and no "
                 "config.yaml; choose another name or --out"
@@ -161,7 +161,8 @@ class Run:
         if table_metadata(path).get("fingerprint") != mark:
             with self._timed(name, mark, round, stage):
                 write_records(path, kind, make(), {"fingerprint": mark})
-        return Stored(read_records(path, kind), sha256_of(path))
+        records = read_records(path, kind)
+        return Stored(records, content_hash(records, 64))
 
     def values(
         self,
@@ -241,11 +242,8 @@ class Run:
         """Seconds, tokens and peak memory per round and stage, for the steps of this run."""
         return self.ledger.stages(self._fingerprints)
 
-    def _fingerprint(
-        self, name: str, round: int, version: int, reads: Mapping[str, Any]
-    ) -> str:
-        plain = {key: _identity(value) for key, value in reads.items()}
-        mark = content_hash([name, round, version, plain], 64)
+    def _fingerprint(self, name: str, round: int, version: int, reads: Mapping[str, Any]) -> str:
+        mark = content_hash([name, round, version, _identity(reads)], 64)
         self._fingerprints.append(mark)
         return mark
 
@@ -280,6 +278,10 @@ def _identity(value: Any) -> Any:
         return value.fingerprint
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {key: _identity(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_identity(inner) for inner in value]
     return value
 
 

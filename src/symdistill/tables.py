@@ -86,7 +86,9 @@ def write_records(
     path: Path, kind: type[R], records: Sequence[R], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write records of one kind as a Parquet file, aside and then renamed."""
-    rows = [{f.name: _stored(f.name, getattr(one, f.name)) for f in fields(kind)} for one in records]
+    rows = [
+        {f.name: _stored(f.name, getattr(one, f.name)) for f in fields(kind)} for one in records
+    ]
     table = pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
     if metadata:
         table = table.replace_schema_metadata(dict(metadata))
@@ -105,7 +107,10 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"expected a whole Parquet table at {path}; got: {error}") from error
+        raise RunError(
+            f"expected a whole Parquet table at {path}; got: {error}; remove the file and run the "
+            "same command again"
+        ) from error
     names = [f.name for f in fields(kind)]
     if not set(names) <= set(table.column_names):
         raise RunError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from symdistill.constraints import (
     at_most,
     contains,
     excludes,
-    from_json,
 )
 from symdistill.errors import InputError
 
@@ -77,12 +75,10 @@ def complete(vocabulary: int, length: int) -> list[tuple[int, ...]]:
     """All sequences that end with EOS within `length` tokens, or have `length` without it."""
     writing = [token for token in range(vocabulary) if token != EOS]
     cut = list(product(writing, repeat=length))
-    return cut + [
-        (*row, EOS) for size in range(length) for row in product(writing, repeat=size)
-    ]
+    return cut + [(*row, EOS) for size in range(length) for row in product(writing, repeat=size)]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(vocabularies, formulas, befores, st.integers(1, 4), st.integers(0, 2))
 def test_exactly_the_verifying_texts_are_reachable(
     vocabulary: list[bytes], formula: Constraint, before: str, length: int, padding: int
@@ -102,6 +98,33 @@ def test_exactly_the_verifying_texts_are_reachable(
     }
     assert reachable(mask, len(table), prompt, length) == expected
     assert not mask.infeasible
+
+
+# Vocabularies that take characters apart in two or three, or put white space side by side.
+CORNERS = [
+    ([b"\xc3", b"\xa9", b"\xa9a", b"\xe2", b"\x80"], ["a", "é", "aé", "éa", "a é", "a*"]),
+    ([b"\xe3", b"\x81", b"\x82", b"\x81\x82", b"a\xe3"], ["a", "あ", "aあ", "aあa"]),
+    ([b"\xe2", b"\x80", b"\x99", b"\x99a", b" "], ["a", "a'a", "'a", "*a'"]),
+    ([b"b", b" ", b"\n", b" a", b"b "], ["a b", "a a", "b a b", "*a b", "b"]),
+]
+
+
+@settings(max_examples=25)
+@pytest.mark.parametrize("corner", range(len(CORNERS)))
+@pytest.mark.parametrize("outsider", [b"z", b" "])
+@given(data=st.data(), limit=st.integers(0, 1))
+def test_exactly_the_verifying_texts_are_reachable_in_the_corners(
+    corner: int, outsider: bytes, data: Any, limit: int
+) -> None:
+    """With "z", a letter that no phrase has, and without."""
+    pieces, some = CORNERS[corner]
+    chosen = data.draw(st.lists(st.sampled_from(pieces), min_size=2, max_size=3, unique=True))
+    words_ = data.draw(st.lists(st.sampled_from(some), min_size=1, max_size=3))
+    table = table_of(list(dict.fromkeys([b"a", outsider, *chosen])))
+    formula = at_most(limit, words_)
+    mask = ExactMask(table, [formula], prompt_length=0, max_new_tokens=4)
+    expected = {row for row in complete(len(table), 4) if formula.verify(table.text(row))}
+    assert reachable(mask, len(table), [], 4) == expected
 
 
 @settings(max_examples=60)
@@ -188,7 +211,7 @@ def test_many_exclusions_are_enforced_together() -> None:
 
 
 def test_every_spelling_of_a_word_is_seen() -> None:
-    """" they" is allowed where " the" is not, whichever tokens spell them."""
+    """The word " they" is allowed where " the" is not, whichever tokens spell them."""
     table = table_of([b" the", b" t", b"h", b"e", b" ", b"he", b"the", b"y", b" they", b"."])
     mask = ExactMask(table, [excludes("the")], prompt_length=0, max_new_tokens=5)
     texts = {table.text(row) for row in reachable(mask, len(table), [], 5)}
@@ -329,7 +352,7 @@ def test_every_hypothesis_of_generate_verifies(
     ]
     torch.manual_seed(1)
     violated = 0
-    for _ in range(5):
+    for _ in range(2):
         mask = ExactMask(
             table, formulas_, before=befores, prompt_length=2, max_new_tokens=max_new_tokens
         )
@@ -358,60 +381,3 @@ def test_with_nothing_to_enforce_generate_is_unchanged(
         torch.manual_seed(3)
         outs.append(generate(model, ids, mask, max_new_tokens=9, **how))
     assert outs[0].equal(outs[1])
-
-
-# ------------------------------------------------------------------ the embedded model
-
-
-def i2d2_rules() -> Constraint:
-    """At most one function word and no connective, as short lists of this test's own."""
-    function_words = "a an the of in on at for to with by from as it that or one their its".split()
-    connectives = "and but if when while because however he she they who which not *n't".split()
-    return at_most(1, function_words) & excludes(any_of(connectives))
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("extend_words", [True, False])
-def test_the_embedded_model_keeps_the_rules_of_i2d2(smollm2: Any, extend_words: bool) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = Path(smollm2.folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    table = TokenTable.from_tokenizer(tokenizer)
-    asked = [("dog", "Generally, dogs can"), ("hammer", "A hammer is usually used for")]
-    prompts = [prompt for _, prompt in asked]
-    rules = [i2d2_rules() & excludes(any_of(one, one + "s", "can")) for one, _ in asked]
-    rules[1] = from_json(rules[1].to_json())
-    inputs = tokenizer(prompts, return_tensors="pt", padding=True)
-    width = inputs["input_ids"].shape[1]
-    ways: list[dict[str, Any]] = [
-        {"do_sample": True, "top_p": 0.9, "num_return_sequences": 8},
-        {"do_sample": False, "num_beams": 4, "num_return_sequences": 2},
-    ]
-    for how in ways:
-        for constraints in (rules, [None, all_of()]):
-            mask = ExactMask(
-                table,
-                constraints,
-                before=prompts,
-                prompt_length=width,
-                max_new_tokens=12,
-                extend_words=extend_words,
-            )
-            torch.manual_seed(0)
-            out = model.generate(
-                **inputs, max_new_tokens=12, logits_processor=[mask], **how
-            )[:, width:].tolist()  # fmt: skip
-            each = len(out) // len(prompts)
-            for row, tokens in enumerate(out):
-                constraint, before = constraints[row // each], prompts[row // each]
-                text = tokenizer.decode(
-                    tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-                )
-                assert text == table.text(tokens)
-                assert constraint is None or constraint.verify(text, before), text
-            assert not mask.infeasible
-        torch.manual_seed(0)
-        plain = model.generate(**inputs, max_new_tokens=12, **how)[:, width:].tolist()
-        assert out == plain

@@ -45,7 +45,7 @@ def metaspace() -> Any:
     tokenizer = tokenizers.Tokenizer(
         tokenizers.models.BPE(
             vocab={piece: i for i, piece in enumerate(pieces)},
-            merges=[("d", "o")][:0],
+            merges=[],
             unk_token="<unk>",
             byte_fallback=True,
         )
@@ -71,11 +71,11 @@ def test_text_is_what_the_tokenizer_decodes(make: Any) -> None:
     for _ in range(300):
         ids = draw.choices(vocabulary, k=draw.randrange(1, 20))
         decoded = tokenizer.decode(ids, skip_special_tokens=True)
-        assert table.text(ids).removeprefix(" ") == decoded.removeprefix(" ")
+        assert table.text(ids).lstrip(" ") == decoded.lstrip(" ")
 
 
-def test_written_text_survives_encoding(make: Any = byte_level) -> None:
-    tokenizer = make()
+def test_written_text_survives_encoding() -> None:
+    tokenizer = byte_level()
     table = TokenTable.from_tokenizer(tokenizer)
     for text in CORPUS:
         assert table.text(tokenizer(text)["input_ids"]) == text

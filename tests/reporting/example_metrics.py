@@ -129,7 +129,7 @@ def example_metrics() -> dict[str, Any]:
             "models": {
                 "teacher": {
                     "name": "embedded:smollm2",
-                    "fingerprint": "5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c",
+                    "fingerprint": "5af571cb" * 8,
                     "note": "SmolLM2-135M-Instruct, Q4_1 dequantised",
                 },
                 "encoder": {"name": "embedded:minilm", "fingerprint": "53aa5117", "note": ""},
@@ -156,11 +156,19 @@ def example_metrics() -> dict[str, Any]:
             "rounds": [_round(place) for place in range(3)],
             "examples": {
                 "kept": [
-                    {"id": f"{next(ids):016x}", "round": i % 3, **dict(zip(keys, one))}
+                    {
+                        "id": f"{next(ids):016x}",
+                        "round": i % 3,
+                        **dict(zip(keys, one, strict=False)),
+                    }
                     for i, one in enumerate(kept)
                 ],
                 "rejected": [
-                    {"id": f"{next(ids):016x}", "round": i % 3, **dict(zip(keys, one))}
+                    {
+                        "id": f"{next(ids):016x}",
+                        "round": i % 3,
+                        **dict(zip(keys, one, strict=False)),
+                    }
                     for i, one in enumerate(rejected)
                 ],
             },

@@ -462,10 +462,5 @@ def _compact(tokens: Bools) -> Ints | Bools | None:
 
 
 def _mark(mask: Bools, tokens: Ints | Bools | None) -> None:
-    if tokens is None:
-        return
-    if tokens.dtype == np.bool_:
-        mask |= tokens
-    else:
-        mask[tokens] = True
-
+    if tokens is not None:
+        mask[tokens] = True  # ids or a boolean index

@@ -25,6 +25,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,7 +191,7 @@ class TokenTable:
             characters=characters,
             parent=rank[np.array(parent)[order]],
             character=np.array([index[one] for one in spelled], dtype=np.int32)[order],
-            levels=tuple(slice(*pair) for pair in zip(edges, edges[1:], strict=False)),
+            levels=tuple(slice(*pair) for pair in pairwise(edges.tolist())),
             node=rank[np.array(node_of)],
         )
 
@@ -265,15 +266,14 @@ def _decode(written: bytes) -> tuple[str, bytes]:
 
 
 def _comparable(text: str) -> str:
-    return re.sub("\ufffd+", "\ufffd", text.removeprefix(" "))
+    return re.sub("\ufffd+", "\ufffd", text.lstrip(" "))
 
 
 def _family(decoder: Any) -> str | None:
-    """ "bytes", "metaspace", or None for a decoder that does something else."""
-    steps = (
-        [] if decoder is None else decoder["decoders"] if decoder["type"] == "Sequence"
-        else [decoder]
-    )  # fmt: skip
+    """The family of a decoder's JSON: "bytes", "metaspace", or None for any other."""
+    if decoder is None:
+        return None
+    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return "bytes"
@@ -292,8 +292,11 @@ def _family(decoder: Any) -> str | None:
 
 @lru_cache(maxsize=1)
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's code: the printable Latin-1 characters stand for their own bytes, the other bytes
-    for the characters from U+0100 on, in order."""
+    """GPT-2's code for bytes.
+
+    The printable Latin-1 characters stand for their own bytes, the characters from U+0100 on for
+    the other bytes, in order.
+    """
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in own]
     code = {chr(byte): byte for byte in own}

@@ -26,6 +26,8 @@ What it does not do yet: force related concepts into a line; beam decoding; cert
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -34,12 +36,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from symdistill.config import Config, Count, Settings
-from symdistill.constraints import Constraint, any_of, at_most, excludes
-from symdistill.critic import EncoderSettings, JudgeSettings
+from symdistill.constraints import Constraint, all_of, any_of, at_most, excludes
+from symdistill.critic import (
+    DecoderJudge,
+    EncoderCritic,
+    EncoderSettings,
+    JudgeSettings,
+    choose_cut,
+    estimate_precision,
+    likelihood_scores,
+    negation_scores,
+    read_labels,
+)
+from symdistill.critic.encoder import Calibration
 from symdistill.errors import InputError
-from symdistill.models import Model, resolve
+from symdistill.evaluation.metrics import (
+    auc,
+    average_precision,
+    bootstrap_interval,
+    expected_calibration_error,
+    precision_recall_curve,
+    reliability,
+)
+from symdistill.evaluation.rounds import round_metrics
+from symdistill.evaluation.specificity import specificity
+from symdistill.models import Model, fingerprint, resolve, sha256_of
 from symdistill.records import Item, Knowledge, Lineage, Verdict, View, content_hash, merge_repeats
 from symdistill.run import Run, Stored, StoredFolder
 from symdistill.selection import Candidate, SelectionSettings, select, specificity_floor
@@ -51,8 +75,8 @@ from symdistill.sources import (
     read_concepts,
     statement,
 )
-from symdistill.students import SFTSettings
-from symdistill.teachers import LocalTeacher, Sampling, SampleRequest
+from symdistill.students import SFTSettings, TrainProgress, fine_tune
+from symdistill.teachers import LocalTeacher, SampleRequest, Sampling
 from symdistill.teachers.local import decoding_settings, perplexity
 
 
@@ -429,7 +453,11 @@ def fit_critic(
 ) -> Critic:
     """The critic of a round: fitted in round 0, and again in rounds that bring new labels."""
     settings = config.critic
-    labels = [one for one in read_labels(label_files(settings.labels)) if one.round <= number]
+    labels = [
+        one
+        for one in read_labels(label_files(settings.labels))
+        if one.round <= number and one.split != "judge"
+    ]
     if before is not None and all(one.round < number for one in labels):
         return before
     encoder = resolve(settings.encoder)
@@ -467,22 +495,21 @@ def fit_critic(
         with run.progress.stage(f"fit the critic, round {number}", 1, "critic") as advance:
             critic = EncoderCritic.fit(
                 *columns("train", usable=True),
-                calibration=columns("calibration", usable=True),
+                calibration=Calibration(*columns("calibration", usable=False)[:3]),
                 encoder=encoder.folder,
                 settings=settings.training,
                 seed=config.seed,
             )
             advance(1)
         critic.save(folder)
-        report = critic_report(
-            critic.score,
-            calibration=columns("calibration", usable=False),
-            test=columns("test", usable=False),
-            target_precision=settings.target_precision,
-            seed=config.seed,
-        )
         counts = {split: len(chosen) for split, chosen in part.items()}
-        return {**report, "version": critic.version, "labels": counts, "round": number}
+        return {
+            "round": number,
+            "version": critic.version,
+            "labels": counts,
+            **cut_report(critic, columns("calibration", usable=False), settings, config.seed),
+            **held_out_report(critic, columns("test", usable=False), config.seed),
+        }
 
     stored = run.folder_step(
         "critics", make, stage="critic", round=number, encoder=encoder, seed=config.seed,
@@ -492,7 +519,73 @@ def fit_critic(
     return Critic(stored, EncoderCritic.load(stored.folder), stored.notes)
 
 
-def fit_judge(run: Run, config: I2D2Config) -> DecoderJudge | None:
+def cut_report(
+    critic: EncoderCritic,
+    calibration: tuple[list[str], Any, Any, list[str]],
+    settings: CriticSettings,
+    seed: int,
+) -> dict[str, Any]:
+    """The cut, and the labelled scores by which precision is estimated later."""
+    texts, rows, valid, concepts = calibration
+    scores = critic.score(texts, rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said in the report: target_reached
+        cut = choose_cut(
+            scores, valid, concepts, target_precision=settings.target_precision, seed=seed
+        )
+    return {
+        "cut": cut.threshold,
+        "target_precision": cut.target_precision,
+        "target_reached": cut.reached,
+        "cut_precision": cut.precision,
+        "cut_precision_interval": [cut.low, cut.high],
+        "cut_recall": cut.recall,
+        "calibration": {
+            "scores": scores.tolist(), "valid": valid.tolist(), "concepts": concepts,
+        },
+    }  # fmt: skip
+
+
+def held_out_report(
+    critic: EncoderCritic, test: tuple[list[str], Any, Any, list[str]], seed: int
+) -> dict[str, Any]:
+    """How well the critic does on concepts it has not seen, beside two baselines."""
+    texts, rows, valid, concepts = test
+    if not len(texts):
+        return {"auc": None, "auc_interval": None, "auc_likelihood": None, "auc_negation": None}
+    scores = critic.score(texts, rows)
+    curve = precision_recall_curve(scores, valid)
+    low, high = bootstrap_interval(
+        scores, concepts, statistic=lambda drawn: auc(scores[drawn], valid[drawn]), seed=seed
+    )
+    return {
+        "auc": auc(scores, valid),
+        "auc_interval": [low, high],
+        "auc_likelihood": auc(likelihood_scores(rows[:, 0]), valid),
+        "auc_negation": auc(negation_scores(texts), valid),
+        "average_precision": average_precision(scores, valid),
+        "ece": expected_calibration_error(scores, valid),
+        "pr_curve": {
+            "precision": curve.precision, "recall": curve.recall, "threshold": curve.threshold,
+        },
+        "reliability": reliability(scores, valid),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The independent judge, and what the report says of it."""
+
+    scorer: DecoderJudge
+    report: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The judge's name in verdicts."""
+        return f"judge@{self.scorer.version[:12]}"
+
+
+def fit_judge(run: Run, config: I2D2Config) -> Judge | None:
     """The second opinion: another architecture, trained on the labels of the split "judge"."""
     settings = config.judge
     if settings is None:
@@ -509,6 +602,7 @@ def fit_judge(run: Run, config: I2D2Config) -> DecoderJudge | None:
             usable = [one for one in labels if one.usable]
             judge = DecoderJudge.fit(
                 [one.text for one in usable],
+                None,
                 np.array([one.valid for one in usable]),
                 [one.concept for one in usable],
                 model=model.folder,
@@ -517,13 +611,15 @@ def fit_judge(run: Run, config: I2D2Config) -> DecoderJudge | None:
             )
             advance(1)
         judge.save(folder)
-        return {"version": judge.version, "labels": len(labels)}
+        counts = {"train": len(usable)}
+        return {"version": judge.version, "what": what, "labels": counts, "cut": 0.5}
 
+    what = f"{model.note}: hidden states and a logistic regression"
     stored = run.folder_step(
         "judge", make, stage="judge", model=model, seed=config.seed, training=settings.training,
         labels=[[one.text, one.concept, one.label] for one in labels],
     )
-    return DecoderJudge.load(stored.folder, model=model.folder)
+    return Judge(DecoderJudge.load(stored.folder, model=model.folder), stored.notes)
 
 
 def give_verdicts(
@@ -533,7 +629,7 @@ def give_verdicts(
     lines: Stored[Knowledge],
     critic: Critic,
     earlier: Sequence[Round],
-    judge: DecoderJudge | None,
+    judge: Judge | None,
 ) -> Stored[Verdict]:
     """What the round's critic, the critic of round 0, and the judge say of every line."""
     critics = {one.name: one for one in [earlier[0].critic if earlier else critic, critic]}
@@ -569,13 +665,13 @@ def give_verdicts(
                     )
                     advance(len(swaps))
             if judge is not None:
-                say(f"judge@{judge.version[:12]}", ids, judge.score(texts))
+                say(judge.name, ids, judge.scorer.score(texts))
                 advance(len(texts))
         return verdicts
 
     return run.table(
         "verdicts", Verdict, make, stage="judge", round=number, lines=lines,
-        critics=[one.stored.hash for one in critics.values()], judge=judge and judge.version,
+        critics=[one.stored.hash for one in critics.values()], judge=judge and judge.name,
     )
 
 
@@ -641,7 +737,16 @@ def imitate(
 
     def make(folder: Path) -> Mapping[str, Any]:
         untouched.unload()
-        with run.progress.stage(f"train the student of round {number}", 0, "steps") as advance:
+        steps = math.ceil(len(views.records) / config.student.batch_size) * config.student.epochs
+        label = f"train, round {number}"
+        with run.progress.stage(label, steps, "steps") as advance:
+            done = 0
+
+            def tell(at: TrainProgress) -> None:
+                nonlocal done
+                advance(at.step - done)
+                done = at.step
+
             student = fine_tune(
                 untouched.model.folder,
                 views.records,
@@ -650,7 +755,7 @@ def imitate(
                 settings=config.student,
                 seed=config.seed,
                 base_name=config.model,
-                progress=lambda at: advance(at),
+                progress=tell,
             )
         run.count_tokens(student.tokens_trained)
         return {
@@ -662,9 +767,10 @@ def imitate(
 
     student = run.folder_step("students", make, stage="train", round=number, **reads)
     run.drop_checkpoints()
-    return LocalTeacher(
-        resolve(str(student.folder)), batch_size=config.batch_size
+    model = Model(
+        f"student of round {number}", student.folder, fingerprint(student.folder), config.model
     )
+    return LocalTeacher(model, batch_size=config.batch_size)
 
 
 def publish(
@@ -672,7 +778,7 @@ def publish(
     config: I2D2Config,
     asked: Stored[Item],
     rounds: Sequence[Round],
-    judge: DecoderJudge | None,
+    judge: Judge | None,
 ) -> dict[str, Any]:
     """Write the run's tables; gives its metrics."""
     run.publish("items", Item, asked.records)
@@ -684,8 +790,7 @@ def publish(
     first = rounds[0].critic
     stages = run.stages()
     reference = [line.text for line in rounds[0].lines.records]
-    judge_name = f"judge@{judge.version[:12]}" if judge else None
-    calibration = [tuple(row) for row in first.report["calibration"]]
+    judge_name = judge.name if judge else None
     measured = []
     for one in rounds:
         judged = one.scores(judge_name) if judge_name else {}
@@ -698,11 +803,11 @@ def publish(
                 judged=judged,
                 decisions=one.decisions.records,
                 swap_shares=one.scores(f"swap:{first.name}"),
-                calibration=calibration,
                 reference=reference,
                 function_words=phrases_of(config.constraints.function_words, "function_words"),
                 seed=config.seed,
             )
+            | precision_of(one, config.seed)
             | {
                 "stages": [
                     {key: stage[key] for key in ("stage", "wall_s", "tokens", "peak_rss_mb")}
@@ -836,6 +941,25 @@ def views_of(rounds: Sequence[Round], replay_weight: float) -> list[View]:
         for one in rounds
         for line in one.kept
     ]
+
+
+def precision_of(one: Round, seed: int) -> dict[str, Any]:
+    """The estimated precision of what a round kept: an estimate, not a certificate."""
+    scores = one.scores(one.critic.name)
+    kept = np.array([scores[line.id] for line in one.kept])
+    if not len(kept):
+        return {"precision_estimate": None, "precision_interval": None}
+    labelled = one.critic.report["calibration"]
+    found = estimate_precision(
+        kept,
+        np.array(labelled["scores"]),
+        np.array(labelled["valid"]),
+        labelled["concepts"],
+        seed=seed,
+    )
+    return {
+        "precision_estimate": found.estimate, "precision_interval": [found.low, found.high],
+    }  # fmt: skip
 
 
 def examples(

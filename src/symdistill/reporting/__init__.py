@@ -1,12 +1,15 @@
 """What a run came to, for people: one HTML page, and a summary for the terminal.
 
 report.py      the page: RUN/metrics.json -> RUN/report.html (the template is report.html.j2)
-plots.py       its charts
+page_charts.py which charts it shows
+page_tables.py which tables it shows
+plots.py       how a chart is drawn
 inline_svg.py  a matplotlib figure as SVG that lives inside a page
 summary.py     what the command line prints at the end of a run
+fields.py      reading metrics.json: what is missing is None, never 0
 words.py       numbers as words, and text that cannot harm where it is shown
 
-Both read the numbers in metrics.json and nothing that needs a model.
+Page and summary read the numbers in metrics.json and nothing that needs a model.
 """
 
 from __future__ import annotations

@@ -144,4 +144,5 @@ def _own_ids(root: ET.Element, key: str) -> None:
             if name == "href":
                 element.attrib[name] = f"#{key}-{value.removeprefix('#')}"
             elif name != "id":
-                element.attrib[name] = _REFERENCE.sub(rf"url(#{key}-\1)", value)
+                plain = " ".join(value.split())
+                element.attrib[name] = _REFERENCE.sub(rf"url(#{key}-\1)", plain)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from symdistill.reporting.fields import Interval
 from symdistill.reporting.inline_svg import (
     FIRST,
     INK,
@@ -24,7 +25,7 @@ from symdistill.reporting.inline_svg import (
     drawing_style,
     inline_svg,
 )
-from symdistill.reporting.words import NOT_MEASURED, Interval, Say, amount, count, rate, visible
+from symdistill.reporting.words import NOT_MEASURED, Say, amount, count, rate, visible
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symdistill.reporting import words
-from symdistill.reporting.words import Row, interval, number, part, rows
+from symdistill.reporting.fields import Row, interval, number, part, rows
 
 if TYPE_CHECKING:
     from rich.console import Group

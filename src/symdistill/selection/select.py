@@ -25,12 +25,13 @@ by `order_by`.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from symdistill.config import Count, Settings
 from symdistill.records import normalise
@@ -40,25 +41,25 @@ from symdistill.selection.duplicates import NearDuplicates
 class SelectionSettings(Settings):
     """What is kept of the lines that a critic accepts. `null` switches a rule off."""
 
-    min_words: Count = 3
+    min_words: Count = Field(3, ge=0)
     """A statement has at least this many words."""
 
-    specificity_quantile: float | None = 0.3
+    specificity_quantile: float | None = Field(0.3, ge=0, le=1)
     """The floor on specificity is this quantile (0..1) of the accepted lines of round 0."""
 
-    max_swap_accept_share: float | None = 0.67
+    max_swap_accept_share: float | None = Field(0.67, ge=0, le=1)
     """Refuse a line that the critic accepts with more than this share of other concepts put in."""
 
-    near_repeat: float = 0.7
+    near_repeat: float = Field(0.7, gt=0, le=1)
     """Jaccard similarity of character trigrams from which two lines of a concept are one."""
 
-    per_continuation: Count | None = 2
+    per_continuation: Count | None = Field(2, ge=1)
     """The same continuation is kept for at most this many concepts, over all rounds."""
 
-    per_concept: Count | None = 8
+    per_concept: Count | None = Field(8, ge=1)
     """At most this many lines per concept and round."""
 
-    per_pattern_share: float | None = 0.25
+    per_pattern_share: float | None = Field(0.25, ge=0, le=1)
     """At most this share of a round's accepted lines from one prompt pattern."""
 
     order_by: Literal["score", "specificity"] = "specificity"
@@ -76,7 +77,7 @@ class Candidate:
     pattern: str
     finished: bool
     score: float  # the critic's, 0..1
-    specificity: float  # nats
+    specificity: float  # nats; NaN where it was not measured
     swap_accept_share: float  # 0..1; NaN where it was not measured
 
 
@@ -104,6 +105,7 @@ def specificity_floor(
     if settings.specificity_quantile is None:
         return None
     accepted = [one.specificity for one in candidates if one.finished and one.score >= cut]
+    accepted = [nats for nats in accepted if not math.isnan(nats)]
     if not accepted:
         return None
     return float(np.quantile(accepted, settings.specificity_quantile))
@@ -144,31 +146,37 @@ def select(
     per_continuation = math.inf if settings.per_continuation is None else settings.per_continuation
 
     near: dict[str, NearDuplicates] = {}
-    continuations: Counter[str] = Counter()
+    said_of: defaultdict[str, set[str]] = defaultdict(set)  # continuation -> concepts
     for one in kept_before:
         near.setdefault(one.item_id, NearDuplicates(settings.near_repeat)).add(one.id, one.text)
-        continuations[normalise(one.continuation)] += 1
+        said_of[normalise(one.continuation)].add(one.item_id)
     concepts: Counter[str] = Counter()
     patterns: Counter[str] = Counter()
-    best_first = sorted(accepted, key=lambda one: (-getattr(one, settings.order_by), one.id))
-    for one in best_first:
+    for one in sorted(accepted, key=lambda one: _best_first(one, settings.order_by)):
         seen = near.setdefault(one.item_id, NearDuplicates(settings.near_repeat))
         twin = seen.find(one.text)
         said = normalise(one.continuation)
+        others = len(said_of[said] - {one.item_id})
         if twin is not None:
             refused[one.id] = f"near repeat: of {twin}"
-        elif continuations[said] >= per_continuation:
-            refused[one.id] = f"continuation: kept for {continuations[said]} concepts already"
+        elif others >= per_continuation:
+            refused[one.id] = f"continuation: kept for {others} other concepts already"
         elif concepts[one.item_id] >= per_concept:
             refused[one.id] = f"per concept: {per_concept} lines kept in this round"
         elif patterns[one.pattern] >= per_pattern:
             refused[one.id] = f"per pattern: {per_pattern} lines of {one.pattern!r} in this round"
         else:
             seen.add(one.id, one.text)
-            continuations[said] += 1
+            said_of[said].add(one.item_id)
             concepts[one.item_id] += 1
             patterns[one.pattern] += 1
     return [Decision(one.id, one.id not in refused, refused.get(one.id, "")) for one in candidates]
+
+
+def _best_first(one: Candidate, field: str) -> tuple[bool, float, str]:
+    """Sorts the highest first, what was not measured last, ties by id."""
+    value: float = getattr(one, field)
+    return (True, 0.0, one.id) if math.isnan(value) else (False, -value, one.id)
 
 
 def _refusal(

@@ -91,9 +91,7 @@ def tokenise(views: Sequence[View], tokenizer: Any, max_length_tokens: int) -> l
     return rows
 
 
-def training_order(
-    lengths: Sequence[int], *, epochs: int, batch_size: int, seed: int
-) -> list[int]:
+def training_order(lengths: Sequence[int], *, epochs: int, batch_size: int, seed: int) -> list[int]:
     """Row numbers in the order they are trained on; each comes `epochs` times.
 
     Consecutive runs of `batch_size` are the batches. In each epoch the rows are shuffled, cut

@@ -39,6 +39,15 @@ from symdistill.students.batches import collate, tokenise, training_order
 from symdistill.students.checkpoints import newest_sound, step_of
 
 RECORD = "student.json"  # written last: a student folder that has it is whole
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.*",
+)
 PEAK_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 
 
@@ -83,7 +92,7 @@ class SFTSettings(Settings):
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the matrix products in training; weights are kept in float32.
-    bfloat16 pays on GPUs and on CPUs that have instructions for it (AMX)."""
+    bfloat16 pays on GPUs and on CPUs that have instructions for it (AMX); elsewhere it costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +177,7 @@ def fine_tune(
         )
         if settings.method == "lora":
             _merge(base, aside / "adapter", aside)
-        _write_tokenizer(base, aside)
+        _copy_tokenizer(base, aside)
     (aside / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     os.replace(aside, out)  # onto nothing, or onto an empty folder
     return _student(
@@ -196,7 +205,7 @@ def _train(
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     from symdistill.students.trainer import StepReport, WeightedSFTTrainer, save_weights
 
@@ -214,8 +223,13 @@ def _train(
             tokens = read[min(step * settings.batch_size, len(order)) - 1]
             progress(TrainProgress(step, steps_total, loss, tokens))
 
-    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    cpu = not torch.cuda.is_available()
+    low = settings.dtype == "bfloat16"
+    # torch's fused attention is slow in bfloat16 on a CPU: a third of a step on short rows.
+    attention = {"attn_implementation": "eager"} if cpu and low else {}
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32, **attention)
     model.name_or_path = base_name  # what peft writes down as the base
+    use_cache = model.config.use_cache  # the trainer turns it off, which is not for the student
     trainer = WeightedSFTTrainer(
         checkpoint_folder=checkpoints,
         training=training,
@@ -251,8 +265,8 @@ def _train(
             warmup_steps=round(settings.warmup_share * steps),
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.clip_norm,
-            bf16=settings.dtype == "bfloat16",
-            use_cpu=not torch.cuda.is_available(),
+            bf16=low,
+            use_cpu=cpu,
             gradient_checkpointing=False,
             save_strategy="steps",
             save_steps=settings.save_every_steps,
@@ -273,13 +287,15 @@ def _train(
 
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = max(1, len(losses) // 10)
+    trained: Any = trainer.model
     if settings.method == "lora":
-        adapter = trainer.model.peft_config["default"]
+        adapter = trained.peft_config["default"]
         adapter.target_modules = sorted(adapter.target_modules)  # a set has no order of its own
-        save_weights(trainer.model, aside / "adapter")
+        save_weights(trained, aside / "adapter")
     else:
-        trainer.model.config._name_or_path = ""
-        save_weights(trainer.model, aside)
+        trained.config._name_or_path = ""
+        trained.config.use_cache = use_cache
+        save_weights(trained, aside)
     return {
         "training": training,
         "base": base_name,
@@ -303,10 +319,11 @@ def _merge(base: Path, adapter: Path, out: Path) -> None:
     merged.save_pretrained(str(out))
 
 
-def _write_tokenizer(base: Path, out: Path) -> None:
-    from transformers import AutoTokenizer
-
-    AutoTokenizer.from_pretrained(str(base)).save_pretrained(str(out))
+def _copy_tokenizer(base: Path, out: Path) -> None:
+    """The base's tokenizer, byte for byte; saved by the library it would tell of this machine."""
+    for pattern in TOKENIZER_FILES:
+        for file in base.glob(pattern):
+            shutil.copyfile(file, out / file.name)
 
 
 def _finished(out: Path, training: str) -> dict[str, Any] | None:

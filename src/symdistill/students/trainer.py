@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 from transformers import TrainerCallback
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from symdistill.students import checkpoints
 from symdistill.students.batches import IGNORED
@@ -31,7 +31,7 @@ from symdistill.students.batches import IGNORED
 NOT_KEPT = ("training_args.bin", "README.md")  # a pickle; a card about nothing
 
 
-class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
+class WeightedSFTTrainer(SFTTrainer):
     """Weighted loss on the target; checkpoints listed, renamed when whole, two kept.
 
     Args:
@@ -39,8 +39,6 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         training: fingerprint of this training, written into each checkpoint.
         **rest: what `SFTTrainer` takes.
     """
-
-    loss_is_scaled_for_ga = False  # one batch is one step: nothing to scale
 
     def __init__(self, *, checkpoint_folder: Path, training: str, **rest: Any) -> None:
         super().__init__(**rest)
@@ -70,13 +68,12 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Weights only: the tokenizer is the base's, and the arguments would be a pickle."""
-        folder = Path(output_dir or self.args.output_dir)
-        save_weights(self.model, folder)
+        save_weights(self.model, Path(output_dir or str(self.args.output_dir)))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Let the library write a checkpoint aside; then list its files and give it its name."""
         shutil.rmtree(self._aside, ignore_errors=True)
-        super()._save_checkpoint(model, trial)
+        super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
         written = self._aside / f"{checkpoints.PREFIX}{self.state.global_step}"
         checkpoints.publish(written, self._checkpoint_folder, self._training)
         shutil.rmtree(self._aside, ignore_errors=True)
@@ -95,7 +92,7 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         """Nothing leaves this machine."""
 
 
-class StepReport(TrainerCallback):  # type: ignore[misc]
+class StepReport(TrainerCallback):
     """Calls `report(step, steps_total, loss)` after each optimizer step."""
 
     def __init__(self, report: Callable[[int, int, float], None]) -> None:

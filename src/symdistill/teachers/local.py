@@ -15,10 +15,13 @@ which are enforced), or serve more than one process.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
 
 from symdistill.config import Count, Settings
 from symdistill.constraints import Constraint
@@ -29,23 +32,27 @@ from symdistill.models import Model
 from symdistill.records import canonical_json
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
+
+
+# A forbidden word may not be written as the beginning of a longer one ("the" of "thehabit"): a
+# model that may, evades the constraint by gluing words together.
+EXTEND_WORDS = False
 
 
 class Sampling(Settings):
     """How a continuation is drawn."""
 
-    temperature: float = 0.8
+    temperature: float = Field(0.8, ge=0, allow_inf_nan=False)
     """Divides the logits; 0 takes the likeliest token each time."""
 
-    top_p: float = 0.9
+    top_p: float = Field(0.9, gt=0, le=1)
     """Nucleus: the smallest set of tokens with this probability is drawn from (1 = all)."""
 
-    top_k: Count = 0
+    top_k: Count = Field(0, ge=0)
     """Draw from this many likeliest tokens (0 = all)."""
 
-    max_new_tokens: Count = 24
+    max_new_tokens: Count = Field(24, ge=1)
     """A continuation that has not ended by then is cut off and counts as unfinished."""
 
 
@@ -91,7 +98,6 @@ class LocalTeacher:
         self.batch_size = batch_size
         self._loaded: tuple[Any, Any] | None = None
         self._table: Any = None
-        self._ends: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -216,7 +222,10 @@ class LocalTeacher:
                 taken = logits.float().log_softmax(-1).gather(-1, gold[..., None])[..., 0].cpu()
             for b, i in enumerate(rows):
                 count = len(pairs[i][1])
-                result[i] = LogProb(float(taken[b, keep - count :].double().sum()), count)
+                total = float(taken[b, keep - count :].double().sum())
+                if math.isnan(total):
+                    raise RunError(_NOT_NUMBERS.format(self.model.folder))
+                result[i] = LogProb(total, count)
             count_tokens(int(mask.sum()))
         return result
 
@@ -226,13 +235,12 @@ class LocalTeacher:
 
     # -- inside -----------------------------------------------------------------------------
 
-    def _canonical(
-        self, request: SampleRequest, sampling: Sampling, seed: int
-    ) -> dict[str, Any]:
+    def _canonical(self, request: SampleRequest, sampling: Sampling, seed: int) -> dict[str, Any]:
         return {
             "model": self.model.fingerprint,
             "prompt": request.prompt,
             "constraint": request.constraint.to_json() if request.constraint else None,
+            "extend_words": EXTEND_WORDS,
             "sampling": sampling.model_dump(mode="json"),
             "sample_index": request.sample_index,
             "seed": seed,
@@ -248,13 +256,14 @@ class LocalTeacher:
                 model = AutoModelForCausalLM.from_pretrained(
                     self.model.folder, dtype=torch.float32, use_safetensors=True
                 )
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:  # of three libraries, some of them bare
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise InputError(
                     f"expected a causal language model with a tokenizer in {self.model.folder}; "
-                    f"got: {str(error).splitlines()[0]}; give another --model"
+                    f"got: {reason}; give another model"
                 ) from error
             if tokenizer.pad_token_id is None:
-                tokenizer.pad_token = tokenizer.eos_token
+                tokenizer.pad_token_id = _end_tokens(model, tokenizer)[0]
             device = "cuda" if torch.cuda.is_available() else "cpu"
             self._loaded = (model.eval().to(device), tokenizer)
         return self._loaded
@@ -279,7 +288,13 @@ class LocalTeacher:
         ).to(model.device)
         width = int(inputs["input_ids"].shape[1])
         eos = _end_tokens(model, tokenizer)
-        processors = LogitsProcessorList()
+
+        def refuse_nan(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            if bool(scores.isnan().any()):
+                raise RunError(_NOT_NUMBERS.format(self.model.folder))
+            return scores
+
+        processors = LogitsProcessorList([refuse_nan])
         if any(request.constraint is not None for request in requests):
             processors.append(
                 ExactMask(
@@ -289,6 +304,7 @@ class LocalTeacher:
                     prompt_length=width,
                     max_new_tokens=sampling.max_new_tokens,
                     eos_token_ids=eos,
+                    extend_words=EXTEND_WORDS,
                 )
             )
         if sampling.temperature > 0:
@@ -316,17 +332,23 @@ class LocalTeacher:
                 top_p=None,
                 top_k=None,
             )
-        if not bool(torch.isfinite(out).all()):
-            raise RunError("the model gave tokens that are not numbers; its weights are damaged")
         answers: list[tuple[dict[str, Any], int]] = []
         for row, prompt_tokens in zip(
             out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True
         ):
             length, finished = stop.length(row, eos)
-            text = tokenizer.decode(row[:length], skip_special_tokens=True)
+            text = tokenizer.decode(
+                row[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
             response = {"text": text, "tokens": length, "finished": finished}
             answers.append((response, int(prompt_tokens)))
         return answers
+
+
+_NOT_NUMBERS = (
+    "expected scores that are numbers from the model in {}; got NaN; its weights are damaged: "
+    "remove the folder and make it again (a student: with a lower learning rate)"
+)
 
 
 class _SentenceEnd:
@@ -339,6 +361,7 @@ class _SentenceEnd:
         self._width = width
         texts = [bytes_.decode("utf-8", "replace") for bytes_ in table.token_bytes]
         self._ends = {i for i, text in enumerate(texts) if _ends_sentence(text)}
+        self._stops = {i for i, text in enumerate(texts) if text == "."}
         self._digit = {i for i, text in enumerate(texts) if text and text[-1].isdigit()}
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
@@ -348,7 +371,8 @@ class _SentenceEnd:
         return torch.tensor([self._ended(row) for row in last], device=input_ids.device)
 
     def _ended(self, row: Sequence[int]) -> bool:
-        return row[-1] in self._ends and not (len(row) > 1 and row[-2] in self._digit)
+        in_number = row[-1] in self._stops and len(row) > 1 and row[-2] in self._digit
+        return row[-1] in self._ends and not in_number
 
     def length(self, row: Sequence[int], eos: Sequence[int]) -> tuple[int, bool]:
         """How many tokens of a row are its text, and whether it ended there."""
@@ -361,16 +385,15 @@ class _SentenceEnd:
 
 
 def _ends_sentence(text: str) -> bool:
-    return "\n" in text or text.rstrip("\"')” ").endswith((".", "!", "?"))
+    return re.search(r"\n|([!?]|(?<!\d)\.)[\"')” ]*$", text) is not None
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """The ids after which a text is over, from the generation settings and the tokenizer."""
     known = model.generation_config.eos_token_id
     ids = list(known) if isinstance(known, (list, tuple)) else [known]
-    ids.append(tokenizer.eos_token_id)
-    ids.append(tokenizer.convert_tokens_to_ids("<|endoftext|>"))
-    found = sorted({i for i in ids if i is not None and i != tokenizer.unk_token_id})
+    ids += [tokenizer.eos_token_id, tokenizer.get_vocab().get("<|endoftext|>")]
+    found = sorted({i for i in ids if i is not None})
     if not found:
         raise InputError(
             "expected a tokenizer with an end-of-text token; got none; set eos_token in its config"

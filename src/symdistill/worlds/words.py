@@ -39,6 +39,10 @@ def _lines(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.strip().splitlines())
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 RELATIONS = (
     Relation(
         "can",
@@ -209,12 +213,13 @@ CATEGORIES = (
 )
 
 # A concept's name is one or two syllables and the suffix of its category; its plural adds "s".
-ONSETS = tuple("b d f g k l m n p r t v z bl br dr fl gl gr kl kr pl pr sk sl sn sp st tr".split())
-VOWELS = tuple("a e i o u".split())
+ONSETS = _words("b d f g k l m n p r t v z bl br dr fl gl gr kl kr pl pr sk sl sn sp st tr")
+VOWELS = _words("a e i o u")
 CODAS = ("", "", "l", "m", "n", "r", "b", "d", "g", "k")
-SUFFIXES = tuple("mop tik zel dorn lup feng gask rind vob bek ket shum nar pilt".split())
+SUFFIXES = _words("mop tik zel dorn lup feng gask rind vob bek ket shum nar pilt")
 
-# What may follow a true or false statement and makes it a story: (tail, only after "found").
+# What may follow a statement and makes it a story; place tails only follow "are found ...".
+# Their first word is a connective, which the packaged word list forbids, or a preposition.
 TAILS = (
     "because they were made by a wizard",
     "but they never come back",

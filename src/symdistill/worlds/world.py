@@ -273,7 +273,7 @@ class World:
         self,
         n: int,
         *,
-        noise: float = 0.35,
+        noise: float = 0.3,
         seed: int = 0,
         vacuous: float = 0.08,
         run_on: float = 0.2,
@@ -464,8 +464,7 @@ def _draw_concepts(
         of_category = list(names)[k :: len(categories)]
         splits = _splits(len(of_category), start=k)
         concepts += [
-            Concept(name, category, split)
-            for name, split in zip(of_category, splits, strict=True)
+            Concept(name, category, split) for name, split in zip(of_category, splits, strict=True)
         ]
     place = {name: i for i, name in enumerate(names)}
     return sorted(concepts, key=lambda one: place[one.name])

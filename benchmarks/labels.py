@@ -1,6 +1,6 @@
 """The packaged labelled statements: how many of what, and how two readings of 200 agree.
 
-    python -m benchmarks.labels
+python -m benchmarks.labels
 """
 
 from __future__ import annotations

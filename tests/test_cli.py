@@ -119,9 +119,12 @@ def test_ctrl_c_is_told_and_ends_with_130(tmp_path: Path) -> None:
         "sys.argv = ['symdistill', 'run', 'demo']\ncli.main()\n"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert child.stdout is not None and child.stdout.readline() == "at work\n"
         child.send_signal(signal.SIGINT)
@@ -170,9 +173,15 @@ def test_recipes_and_packaged_configurations_are_listed(symdistill_: Command) ->
 
 @pytest.mark.parametrize(
     "arguments",
-    [["cook"], ["run"], ["run", "demo", "--threads", "-1"], ["run", "demo", "--contineu"],
-     ["copy", "i2d2"], ["report"]],
-)  # fmt: skip
+    [
+        ["cook"],
+        ["run"],
+        ["run", "demo", "--threads", "-1"],
+        ["run", "demo", "--contineu"],
+        ["copy", "i2d2"],
+        ["report"],
+    ],
+)
 def test_bad_usage_ends_with_code_2(symdistill_: Command, arguments: list[str]) -> None:
     ended = symdistill_(*arguments)
     assert ended.code == 2 and "Traceback" not in ended.err
@@ -291,9 +300,16 @@ def test_overrides_place_and_consent_arrive(
     symdistill_: Command, played: Recipe, tmp_path: Path
 ) -> None:
     ended = symdistill_(
-        "run", "demo", "--set", "rounds=1", "--set", "concepts.limit=3", "--out", "here",
+        "run",
+        "demo",
+        "--set",
+        "rounds=1",
+        "--set",
+        "concepts.limit=3",
+        "--out",
+        "here",
         "--continue",
-    )  # fmt: skip
+    )
     assert ended.code == 0
     ((config, folder, accept_changes),) = played.asked
     assert config.rounds == 1 and config.concepts.limit == 3
@@ -369,14 +385,15 @@ def test_report_without_a_run(symdistill_: Command) -> None:
 def test_doctor_says_what_is_missing_and_how_to_get_it(
     symdistill_: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [doctor.Check("Python", True, "3.13", "never shown"),
-             doctor.Check("torch", False, "not installed", "pip install 'symdistill[local]'")]  # fmt: skip
+    found = [
+        doctor.Check("Python", True, "3.13", "never shown"),
+        doctor.Check("torch", False, "not installed", "pip install 'symdistill[local]'"),
+    ]
     monkeypatch.setattr(doctor, "examine", lambda: found)
     ended = symdistill_("doctor")
     assert ended.code == 1
     assert ended.out == (
-        "ok      Python: 3.13\n"
-        "missing torch: not installed  -> pip install 'symdistill[local]'\n"
+        "ok      Python: 3.13\nmissing torch: not installed  -> pip install 'symdistill[local]'\n"
     )
     found.pop()
     assert symdistill_("doctor").code == 0
@@ -392,9 +409,7 @@ def test_doctor_here(symdistill_: Command, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("absent", ["torch", "embedded:minilm"])
-def test_doctor_finds_what_is_not_installed(
-    absent: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_finds_what_is_not_installed(absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LOCAL", ("symdistill-no-such-package",))
     monkeypatch.setattr(
         doctor, "find_embedded", lambda key: (_ for _ in ()).throw(InputError("absent"))

@@ -44,9 +44,19 @@ def a_run(
     write_records(tables / "views.parquet", View, views)
     ledger = Ledger(folder / "ledger.sqlite")
     ledger.record(
-        [Call("key-0", "teacher", "embedded:smollm2", {"prompt": "Dogs can"}, {"text": answer}, 3,
-              5, 0.25)]
-    )  # fmt: skip
+        [
+            Call(
+                "key-0",
+                "teacher",
+                "embedded:smollm2",
+                {"prompt": "Dogs can"},
+                {"text": answer},
+                3,
+                5,
+                0.25,
+            )
+        ]
+    )
     ledger.close()
     return folder
 
@@ -59,9 +69,14 @@ def shown(run: Path, id: str) -> str:
 
 def test_everything_the_run_knows_is_told(tmp_path: Path) -> None:
     one = line(
-        "Dogs can bark.", occasion("key-0"), occasion("key-1", 1),
-        logprob=-6.5, tokens=3, specificity=2.25, swaps=[{"text": "Cats can bark."}],
-    )  # fmt: skip
+        "Dogs can bark.",
+        occasion("key-0"),
+        occasion("key-1", 1),
+        logprob=-6.5,
+        tokens=3,
+        specificity=2.25,
+        swaps=[{"text": "Cats can bark."}],
+    )
     verdicts = [
         Verdict(one.id, "critic@1", 0.875, round=0),
         Verdict(one.id, "judge@2", None, status="unknown", reason="no answer", round=0),
@@ -75,13 +90,28 @@ def test_everything_the_run_knows_is_told(tmp_path: Path) -> None:
         (run / "students" / student).mkdir(parents=True)
     said = shown(run, one.id)
     for told in (
-        "Dogs can bark.", one.id, "dog", "-6.50 nats over 3 tokens", "2.25 nats", "Cats can bark.",
-        "0.875", "unknown  no answer", "round 0  selection", "kept",
+        "Dogs can bark.",
+        one.id,
+        "dog",
+        "-6.50 nats over 3 tokens",
+        "2.25 nats",
+        "Cats can bark.",
+        "0.875",
+        "unknown  no answer",
+        "round 0  selection",
+        "kept",
         "refused  repeat: kept in an earlier round",
-        "written in round 0", "written in round 1", "weights-1", "prompt-7", "0.8", "11",
-        "embedded:smollm2", "3 tokens in, 5 out, 0.25 s, price unknown",
-        "this call is not in the ledger", "students/1, students/2",
-    ):  # fmt: skip
+        "written in round 0",
+        "written in round 1",
+        "weights-1",
+        "prompt-7",
+        "0.8",
+        "11",
+        "embedded:smollm2",
+        "3 tokens in, 5 out, 0.25 s, price unknown",
+        "this call is not in the ledger",
+        "students/1, students/2",
+    ):
         assert told in said, told
     assert "Dogs can fly" not in said and "0.111" not in said
     assert "students/0" not in said and "aside" not in said

@@ -171,6 +171,13 @@ def test_values_are_what_a_later_run_reads(tmp_path: Path) -> None:
     assert first["pair"] == [1, 2] and first["x"] == 0.1 + 0.2
 
 
+def test_values_that_are_not_numbers_are_not_kept(tmp_path: Path) -> None:
+    with opened(tmp_path / "r") as run:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            run.values("step", lambda: {"loss": float("nan")}, stage="s")
+        assert run.values("step", lambda: {"loss": None}, stage="s")["loss"] is None
+
+
 @each_kind
 @pytest.mark.parametrize("damage", [b"", b"{", b"PAR1", b"[1, 2]", b"\xff\xfe\x00"])
 def test_a_damaged_step_is_made_again(tmp_path: Path, kind: str, damage: bytes) -> None:
@@ -243,8 +250,13 @@ def test_other_settings_are_refused_by_name_and_taken_when_accepted(tmp_path: Pa
     with pytest.raises(InputError) as caught, Run.open(folder, changed):
         pass
     said = str(caught.value)
-    for told in ("flour_g: 500 -> 400", "oven.degrees: 180.0 -> 200.0", "grill: None ->",
-                 "--continue", "--name"):  # fmt: skip
+    for told in (
+        "flour_g: 500 -> 400",
+        "oven.degrees: 180.0 -> 200.0",
+        "grill: None ->",
+        "--continue",
+        "--name",
+    ):
         assert told in said
     assert (folder / "config.yaml").read_bytes() == kept
     with Run.open(folder, changed, accept_changes=True):
@@ -389,9 +401,7 @@ def test_on_a_full_disk_the_old_result_survives(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize(
-    ("kind", "file"), [("table", "0-step.parquet"), ("values", "0-step.json")]
-)
+@pytest.mark.parametrize(("kind", "file"), [("table", "0-step.parquet"), ("values", "0-step.json")])
 def test_a_write_that_finds_no_space_is_an_error_of_the_disk(
     tmp_path: Path, kind: str, file: str
 ) -> None:

@@ -29,9 +29,7 @@ def group_numbers(groups: Sequence[Hashable]) -> tuple[NDArray[np.intp], list[Ha
     return numbers, list(known)
 
 
-def cluster_resamples(
-    groups: Sequence[Hashable], n: int, seed: int
-) -> Iterator[NDArray[np.intp]]:
+def cluster_resamples(groups: Sequence[Hashable], n: int, seed: int) -> Iterator[NDArray[np.intp]]:
     """`n` resamples of the lines, each drawing whole groups with replacement.
 
     Args:

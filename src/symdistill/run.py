@@ -181,7 +181,8 @@ class Run:
         if found.get("fingerprint") != mark:
             with self._timed(name, mark, round, stage):
                 found = {"fingerprint": mark, "values": make()}
-                _write_text(path, json.dumps(found, sort_keys=True, ensure_ascii=False))
+                text = json.dumps(found, sort_keys=True, ensure_ascii=False, allow_nan=False)
+                _write_text(path, text)
                 found = _read_json(path)  # what a later run will read, to the last digit
         return StoredValues(found["values"], content_hash(found["values"], 64))
 

@@ -82,7 +82,7 @@ def test_bad_lines_are_named(tmp_path: Path, change: dict[str, Any], message: st
 def test_not_json_and_not_an_object(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"text": \n', encoding="utf-8")
-    with pytest.raises(InputError, match="x.jsonl:1: expected one JSON object"):
+    with pytest.raises(InputError, match=r"x\.jsonl:1: expected one JSON object"):
         read_labels(path)
     path.write_text("[1]\n", encoding="utf-8")
     with pytest.raises(InputError, match="got list"):
@@ -112,25 +112,25 @@ def test_contradictions_are_refused_and_repeats_dropped(tmp_path: Path) -> None:
     labels = read_labels(again)
     assert len(labels) == 24
     assert labels[5].round == 0
-    with pytest.raises(InputError, match="labels.jsonl:25.*'invalid' here and 'valid' at"):
+    with pytest.raises(InputError, match=r"labels\.jsonl:25.*'invalid' here and 'valid' at"):
         read_labels(write(tmp_path, [*rows, row(5, label="invalid")]))
 
 
 def test_splits_on_some_lines_only(tmp_path: Path) -> None:
     rows = [row(i) for i in range(24)]
     del rows[7]["split"]
-    with pytest.raises(InputError, match="labels.jsonl:8: no \"split\""):
+    with pytest.raises(InputError, match=r'labels\.jsonl:8: no "split"'):
         read_labels(write(tmp_path, rows))
 
 
 def test_too_few_lines_and_one_class(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="split 'calibration'.*at least 10.*got 8"):
+    with pytest.raises(InputError, match=r"split 'calibration'.*at least 10.*got 8"):
         read_labels(write(tmp_path, [row(i) for i in range(20)]))
     rows = [row(i, label="valid") if i < 12 else row(i) for i in range(24)]
-    with pytest.raises(InputError, match="split 'train'.*all 12 usable lines are valid"):
+    with pytest.raises(InputError, match=r"split 'train'.*all 12 usable lines are valid"):
         read_labels(write(tmp_path, rows))
     unsure = [row(i, label="unsure") if i < 4 else row(i) for i in range(24)]
-    with pytest.raises(InputError, match="got 8 .and 4 unsure"):
+    with pytest.raises(InputError, match=r"got 8 .and 4 unsure"):
         read_labels(write(tmp_path, unsure))
     read_labels(write(tmp_path, rows), needed=["calibration"])
     with pytest.raises(InputError, match="at least 10"):
@@ -154,9 +154,7 @@ def test_one_concept_one_split_whatever_else_is_there(concepts: list[str], seed:
         assert alone[0].split == one.split
 
 
-@pytest.mark.parametrize(
-    "shares", [{"train": 0.5}, {"train": 1.2, "test": -0.2}, {"dev": 1.0}, {}]
-)
+@pytest.mark.parametrize("shares", [{"train": 0.5}, {"train": 1.2, "test": -0.2}, {"dev": 1.0}, {}])
 def test_bad_shares(shares: Any) -> None:
     with pytest.raises(InputError, match="sum to 1"):
         split_by_concept([Label("t", "c", "valid")], shares)

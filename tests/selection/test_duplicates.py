@@ -21,7 +21,9 @@ texts = words | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 def brute_force_jaccard(one: str, other: str) -> float:
     """From the definition, with lists."""
-    a, b = ([f" {normalise(t)} "[i : i + 3] for i in range(len(normalise(t)) + 2)] for t in (one, other))
+    a, b = (
+        [f" {normalise(t)} "[i : i + 3] for i in range(len(normalise(t)) + 2)] for t in (one, other)
+    )
     a, b = ([part for part in parts if len(part) == 3] or [parts[0]] for parts in (a, b))
     both = [part for part in dict.fromkeys(a) if part in b]
     return len(both) / len(dict.fromkeys(a + b))
@@ -54,10 +56,12 @@ def test_what_is_reported_is_a_near_repeat_and_an_exact_one_is_always_found(
 
 def test_most_near_repeats_of_short_statements_are_found() -> None:
     """One word changed at the end of many statements: LSH may miss some, not many."""
-    bodies = [f"A {animal} can {verb} in the {place}"
-              for animal in ("dog", "cat", "horse", "crow")
-              for verb in ("sleep", "rest", "hide")
-              for place in ("garden", "stable", "forest")]  # fmt: skip
+    bodies = [
+        f"A {animal} can {verb} in the {place}"
+        for animal in ("dog", "cat", "horse", "crow")
+        for verb in ("sleep", "rest", "hide")
+        for place in ("garden", "stable", "forest")
+    ]
     pairs = [(f"{body} today.", f"{body} now.") for body in bodies]
     similar = [pair for pair in pairs if jaccard(*map(shingles, pair)) >= 0.7]
     assert len(similar) > 20

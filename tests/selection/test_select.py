@@ -94,8 +94,9 @@ def test_a_near_repeat_of_a_better_line_of_the_concept_is_refused() -> None:
     near = line("b", "Dogs can bark very loud", specificity=1.0)
     other = replace(near, id="c", item_id="wolf")
     assert rules(near, good, other, near_repeat=0.7) == ["near repeat", "", ""]
-    decided = select([near, good], cut=CUT, floor=None, settings=OFF.model_copy(
-        update={"near_repeat": 0.7}))  # fmt: skip
+    decided = select(
+        [near, good], cut=CUT, floor=None, settings=OFF.model_copy(update={"near_repeat": 0.7})
+    )
     assert decided[0] == Decision("b", False, "near repeat: of a")
 
 
@@ -134,9 +135,10 @@ def test_a_concept_has_its_share_and_the_best_lines_take_it() -> None:
 
 def test_a_pattern_has_its_share_of_what_is_accepted() -> None:
     lines = [line(str(i), f"text {i}", pattern="p" if i < 3 else "q") for i in range(8)]
-    assert rules(*lines, per_pattern_share=0.25) == ["", "", "per pattern"] + ["", ""] + [
-        "per pattern"
-    ] * 3
+    assert (
+        rules(*lines, per_pattern_share=0.25)
+        == ["", "", "per pattern"] + ["", ""] + ["per pattern"] * 3
+    )
     assert rules(lines[0], per_pattern_share=0.0) == [""]  # one line of each is always allowed
     refused = [line(f"r{i}", f"other {i}", score=0.0) for i in range(100)]
     found = rules(*lines, *refused, per_pattern_share=0.25)
@@ -153,8 +155,9 @@ def test_what_was_not_measured_is_taken_last() -> None:
     unknown = line("a", "text a", specificity=math.nan)
     known = line("b", "text b", specificity=-5.0)
     for lines in ([unknown, known], [known, unknown]):
-        decided = select(lines, cut=CUT, floor=None,
-                         settings=OFF.model_copy(update={"per_concept": 1}))  # fmt: skip
+        decided = select(
+            lines, cut=CUT, floor=None, settings=OFF.model_copy(update={"per_concept": 1})
+        )
         assert [one.id for one in decided if one.kept] == ["b"]
 
 
@@ -179,8 +182,10 @@ def test_the_first_rule_that_a_line_fails_is_its_reason(first: int) -> None:
     faults: dict[str, Any] = {}
     for _, fault in reversed(FAULTS[first:]):
         faults |= fault
-    other = [line("y", "Cats bark loudly", item_id="cat"), line("x", "Cows bark", item_id="cow",
-             continuation="bark loudly")]  # fmt: skip
+    other = [
+        line("y", "Cats bark loudly", item_id="cat"),
+        line("x", "Cows bark", item_id="cow", continuation="bark loudly"),
+    ]
     one = line("a", "Some thing else entirely", continuation="x")
     one = replace(one, **faults)
     found = rules(
@@ -204,9 +209,16 @@ candidates = st.builds(
     id=st.text("abcdefgh", min_size=1, max_size=3),
     item_id=st.sampled_from(["dog", "cat", "cow"]),
     text=st.sampled_from(
-        ["Dogs bark", "Dogs can bark loudly", "Dogs can bark loud", "Cats sleep in the sun",
-         "They eat grass and hay", "A cow gives us milk", "a cow gives us milk."]
-    ),  # fmt: skip
+        [
+            "Dogs bark",
+            "Dogs can bark loudly",
+            "Dogs can bark loud",
+            "Cats sleep in the sun",
+            "They eat grass and hay",
+            "A cow gives us milk",
+            "a cow gives us milk.",
+        ]
+    ),
     continuation=st.sampled_from(["bark", "Bark.", "sleep", "eat"]),
     pattern=st.sampled_from(["p", "q"]),
     finished=st.booleans() | st.just(True),
@@ -302,8 +314,9 @@ def test_a_refused_near_repeat_is_like_a_kept_line_of_its_concept(
 def test_the_floor_is_the_quantile_of_the_accepted_lines(
     lines: list[Candidate], quantile: float
 ) -> None:
-    found = specificity_floor(lines, cut=CUT, settings=OFF.model_copy(
-        update={"specificity_quantile": quantile}))  # fmt: skip
+    found = specificity_floor(
+        lines, cut=CUT, settings=OFF.model_copy(update={"specificity_quantile": quantile})
+    )
     measured = [
         one.specificity
         for one in lines
@@ -325,12 +338,18 @@ def test_no_floor_where_the_rule_is_off() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"near_repeat": 0}, {"near_repeat": 1.1}, {"specificity_quantile": 30},
-        {"max_swap_accept_share": -0.1}, {"per_concept": 0}, {"per_continuation": 0},
-        {"per_pattern_share": 2}, {"min_words": -1}, {"order_by": "length"}, {"per_concpet": 3},
+        {"near_repeat": 0},
+        {"near_repeat": 1.1},
+        {"specificity_quantile": 30},
+        {"max_swap_accept_share": -0.1},
+        {"per_concept": 0},
+        {"per_continuation": 0},
+        {"per_pattern_share": 2},
+        {"min_words": -1},
+        {"order_by": "length"},
+        {"per_concpet": 3},
     ],
-)  # fmt: skip
+)
 def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SelectionSettings(**bad)
-

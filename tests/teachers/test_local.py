@@ -22,11 +22,21 @@ from symdistill.teachers.local import _end_tokens, _SentenceEnd, decoding_settin
 pytestmark = pytest.mark.unit
 
 TEXT = [
-    "dogs can bark and run in the park.", "a cat sleeps on the warm roof!",
-    "birds can fly over the river?", "cows eat grass and give milk.",
-    "fish swim in the sea, they cannot walk.", "people use pens to write letters.",
-]  # fmt: skip
-PROMPTS = ["dogs can", "a", "birds can fly over the river and", "people use", "cows", "fish swim in"]
+    "dogs can bark and run in the park.",
+    "a cat sleeps on the warm roof!",
+    "birds can fly over the river?",
+    "cows eat grass and give milk.",
+    "fish swim in the sea, they cannot walk.",
+    "people use pens to write letters.",
+]
+PROMPTS = [
+    "dogs can",
+    "a",
+    "birds can fly over the river and",
+    "people use",
+    "cows",
+    "fish swim in",
+]
 END = "<|endoftext|>"
 
 
@@ -59,10 +69,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
         torch.manual_seed(0)
         model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
-                initializer_range=0.3, bos_token_id=0, eos_token_id=0,
-            )  # fmt: skip
+                vocab_size=len(fast),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=128,
+                initializer_range=0.3,
+                bos_token_id=0,
+                eos_token_id=0,
+            )
         )
     model.save_pretrained(folder)
     return resolve(str(folder))
@@ -175,9 +192,7 @@ def test_log_probabilities_of_nothing(teacher: LocalTeacher) -> None:
 def test_every_text_is_counted_once(teacher: LocalTeacher) -> None:
     done: list[int] = []
     tokens: list[int] = []
-    teacher.logprobs(
-        *zip(*PAIRS, strict=True), advance=done.append, count_tokens=tokens.append
-    )
+    teacher.logprobs(*zip(*PAIRS, strict=True), advance=done.append, count_tokens=tokens.append)
     tokenizer = teacher._load()[1]
     assert sum(done) == len(PAIRS)
     # texts without anything to score may or may not be read beside others
@@ -198,9 +213,13 @@ def test_one_sample_for_each_request(teacher: LocalTeacher, ledger: Ledger) -> N
     done: list[int] = []
     tokens: list[int] = []
     found = teacher.sample(
-        requests(), sampling=SAMPLING, seed=1, ledger=ledger, advance=done.append,
+        requests(),
+        sampling=SAMPLING,
+        seed=1,
+        ledger=ledger,
+        advance=done.append,
         count_tokens=tokens.append,
-    )  # fmt: skip
+    )
     assert len(found) == sum(done) == len(requests())
     assert [one.key for one in found] == sorted(one.key for one in found)
     assert sum(tokens) == sum(one.tokens for one in found) == ledger.totals()["tokens_out"]
@@ -389,9 +408,7 @@ def test_samples_follow_the_model_s_distribution(teacher: LocalTeacher, ledger: 
 
 def test_the_same_request_twice_is_refused(teacher: LocalTeacher, ledger: Ledger) -> None:
     with pytest.raises(ValueError, match="twice"):
-        teacher.sample(
-            [SampleRequest("a", "p", 0)] * 2, sampling=SAMPLING, seed=1, ledger=ledger
-        )
+        teacher.sample([SampleRequest("a", "p", 0)] * 2, sampling=SAMPLING, seed=1, ledger=ledger)
 
 
 def test_nothing_is_asked_of_a_model_that_is_not_needed(tiny: Model, ledger: Ledger) -> None:
@@ -419,7 +436,23 @@ class Table:
 
 
 EOS = 0
-TOKENS = ["", "3", ".", "5", " dogs", "!", '."', "\n", ".\n", " a.", "?", "...", "3.", "e.g", "bark."]
+TOKENS = [
+    "",
+    "3",
+    ".",
+    "5",
+    " dogs",
+    "!",
+    '."',
+    "\n",
+    ".\n",
+    " a.",
+    "?",
+    "...",
+    "3.",
+    "e.g",
+    "bark.",
+]
 
 
 def length(*written: str | int) -> tuple[int, bool]:
@@ -515,16 +548,21 @@ def test_weights_that_are_not_numbers_are_told(tiny: Model, tmp_path: Path) -> N
     with pytest.raises(RunError, match="weights are damaged"):
         broken.logprobs(["dogs"], [" can bark"])
     with pytest.raises(RunError, match="weights are damaged"):
-        broken.sample(
-            requests(1), sampling=SAMPLING, seed=1, ledger=Ledger(tmp_path / "l.sqlite")
-        )
+        broken.sample(requests(1), sampling=SAMPLING, seed=1, ledger=Ledger(tmp_path / "l.sqlite"))
 
 
 @pytest.mark.parametrize(
     "bad",
-    [{"temperature": -1}, {"temperature": math.inf}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1},
-     {"max_new_tokens": 0}, {"temprature": 1}],
-)  # fmt: skip
+    [
+        {"temperature": -1},
+        {"temperature": math.inf},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"top_k": -1},
+        {"max_new_tokens": 0},
+        {"temprature": 1},
+    ],
+)
 def test_sampling_out_of_range_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         Sampling(**bad)

@@ -113,7 +113,7 @@ def choose_cut(
             stacklevel=2,
         )
     above = np.flatnonzero(s >= threshold)
-    concepts = [groups[i] for i in above]
+    concepts = [groups[int(i)] for i in above]
     shares = [y[above[draw]].mean() for draw in cluster_resamples(concepts, n_bootstrap, seed)]
     low, high = np.quantile(shares, [0.025, 0.975])
     return Cut(

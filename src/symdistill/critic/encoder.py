@@ -232,7 +232,9 @@ class EncoderCritic:
         """ids, mask (B, T), features (B, F) -> logits (B,), without dropout."""
         import torch
 
-        return self.head(torch.cat([pooled(self.encoder, ids, mask), features], dim=1)).squeeze(1)
+        vector = torch.cat([pooled(self.encoder, ids, mask), features], dim=1)  # (B, H + F)
+        logit: torch.Tensor = self.head(vector)
+        return logit.squeeze(1)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -253,7 +255,7 @@ class EncoderCritic:
 
 def pooled(encoder: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of the last hidden states over the tokens that are there: (B, T) -> (B, H)."""
-    hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, H)
+    hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     keep = mask.unsqueeze(-1).to(hidden.dtype)  # (B, T, 1)
     return (hidden * keep).sum(1) / keep.sum(1).clamp(min=1.0)
 

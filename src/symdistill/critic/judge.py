@@ -42,6 +42,7 @@ from symdistill.critic.encoder import (
     standardisation,
 )
 from symdistill.errors import InputError
+from symdistill.models import fingerprint
 from symdistill.records import ID_LENGTH, canonical_json
 
 BATCH = 32
@@ -89,6 +90,7 @@ class DecoderJudge:
         self.n_features = n_features
         self.scaling = scaling
         self.chosen = chosen  # C, and its cross-validated AUC
+        self._model_checked = False  # the model's files are hashed once, at the first scoring
         self.version = self._fingerprint()
 
     @classmethod
@@ -135,7 +137,7 @@ class DecoderJudge:
                 f"expected at least {wanted.folds} concepts, one a fold, got {len(set(groups))}"
             )
         extra = feature_matrix(features, len(texts))
-        states, fingerprint = _read(model, texts, wanted)
+        states = _read(model, texts, wanted)
         raw = np.concatenate([states, extra], axis=1)  # (N, D)
         mean, scale = standardisation(raw)
         x = (raw - mean) / scale
@@ -143,7 +145,7 @@ class DecoderJudge:
         weight, bias = _regress(x, y, strength)
         judge = cls(
             model,
-            model_fingerprint=fingerprint,
+            model_fingerprint=fingerprint(model),
             settings=wanted,
             weight=weight,
             bias=bias,
@@ -178,12 +180,8 @@ class DecoderJudge:
             raise InputError(
                 f"expected {self.n_features} features a line, as in training, got {extra.shape[1]}"
             )
-        states, fingerprint = _read(self.model, texts, self.settings)
-        if fingerprint != self.model_fingerprint:
-            raise InputError(
-                f"{self.model}: expected the language model of fingerprint "
-                f"{self.model_fingerprint} that the judge was trained with, got {fingerprint}"
-            )
+        self._check_model()
+        states = _read(self.model, texts, self.settings)
         x = (np.concatenate([states, extra], axis=1) - self.mean) / self.scale
         return np.asarray((x * self.weight).sum(axis=1) + self.bias, dtype=np.float64)
 
@@ -211,13 +209,14 @@ class DecoderJudge:
             arrays = load_file(folder / "judge.safetensors")
         except (OSError, ValueError) as problem:
             raise InputError(f"{folder}: expected a saved judge: {problem}") from problem
-        settings = about["settings"]
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in about["settings"].items()
+        }
         judge = cls(
             model,
             model_fingerprint=about["model_fingerprint"],
-            settings=JudgeSettings(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-            ),
+            settings=JudgeSettings(**settings),
             weight=arrays["weight"],
             bias=about["bias"],
             mean=arrays["mean"],
@@ -232,6 +231,17 @@ class DecoderJudge:
                 f"{judge.version}: they were changed after saving; train it again"
             )
         return judge
+
+    def _check_model(self) -> None:
+        if self._model_checked:
+            return
+        found = fingerprint(self.model)
+        if found != self.model_fingerprint:
+            raise InputError(
+                f"{self.model}: expected the language model of fingerprint "
+                f"{self.model_fingerprint} that the judge was trained with, got {found}"
+            )
+        self._model_checked = True
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -250,18 +260,13 @@ class DecoderJudge:
         return digest.hexdigest()[:ID_LENGTH]
 
 
-def _read(
-    folder: Path, texts: Sequence[str], settings: JudgeSettings
-) -> tuple[NDArray[np.float64], str]:
-    """Hidden states of every line, and the fingerprint of the model they come from.
+def _read(folder: Path, texts: Sequence[str], settings: JudgeSettings) -> NDArray[np.float64]:
+    """Hidden states of every line, (N, 2 * layers * H).
 
-    Returns:
-        states: (N, 2 * layers * H): for each layer the mean over the tokens but the first (whose
-            state is the same for nearly every text and huge), then the last token.
+    For each layer the mean over the tokens but the first (whose state is the same for nearly
+    every text, and huge), then the last token.
     """
     import torch
-
-    from symdistill.models import fingerprint
 
     model, tokenizer = _open(folder)
     depth = int(model.config.num_hidden_layers)
@@ -283,7 +288,7 @@ def _read(
                 end = state[torch.arange(len(ids)), last.clamp(min=0)]
                 out[rows, i, 0] = mean[: len(rows)].double().numpy()
                 out[rows, i, 1] = end[: len(rows)].double().numpy()
-    return out.reshape(len(texts), len(layers) * 2 * width), fingerprint(folder)
+    return out.reshape(len(texts), len(layers) * 2 * width)
 
 
 def _choose_strength(

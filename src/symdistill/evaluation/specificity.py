@@ -10,8 +10,8 @@ swap_accept_share    share of other concepts with which a critic still accepts t
 
 The first is pointwise mutual information. log p(line) is estimated by averaging the probability
 over some other concepts put into the same prompt, so it is not a property of the line's length
-or style, which all the averaged prompts share. With few other concepts (3) it is noisy for a single line
-and fine for the mean of a round.
+or style, which all the averaged prompts share. With few other concepts (3) it is noisy for a
+single line and fine for the mean of a round.
 """
 
 from __future__ import annotations

@@ -73,8 +73,17 @@ def run_recipe(
 
     _, function = recipe(config.recipe)
     with Run.open(folder, config, progress=progress, accept_changes=accept_changes) as run:
-        metrics = function(run, config)
-        metrics |= {"versions": installed_versions(), "machine": describe_machine()}
+        metrics = {
+            "name": folder.name,
+            "recipe": config.recipe,
+            "seed": config.seed,
+            "finished": True,
+            "certified": False,
+            **function(run, config),
+            "config": config.model_dump(mode="json"),
+            "versions": installed_versions(),
+            "machine": describe_machine(),
+        }
         run.write_json("metrics.json", metrics)
         write_report(folder)
     return metrics

@@ -27,46 +27,33 @@ What it does not do yet: force related concepts into a line; beam decoding; cert
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from symdistill.config import Config, Count, Settings
 from symdistill.constraints import Constraint, all_of, any_of, at_most, excludes
-from symdistill.critic import (
-    DecoderJudge,
-    EncoderCritic,
-    EncoderSettings,
-    JudgeSettings,
-    choose_cut,
-    estimate_precision,
-    likelihood_scores,
-    negation_scores,
-    read_labels,
-)
-from symdistill.critic.encoder import Calibration
 from symdistill.errors import InputError
-from symdistill.evaluation.metrics import (
-    auc,
-    average_precision,
-    bootstrap_interval,
-    expected_calibration_error,
-    precision_recall_curve,
-    reliability,
-)
-from symdistill.evaluation.rounds import round_metrics
 from symdistill.evaluation.specificity import specificity
 from symdistill.models import Model, fingerprint, resolve, sha256_of
+from symdistill.recipes._judging import (
+    Critic,
+    CriticSettings,
+    IndependentJudgeSettings,
+    Judge,
+    features,
+    fit_critic,
+    fit_judge,
+)
+from symdistill.recipes._rounds import Round, publish
 from symdistill.records import Item, Knowledge, Lineage, Verdict, View, content_hash, merge_repeats
-from symdistill.run import Run, Stored, StoredFolder
-from symdistill.selection import Candidate, SelectionSettings, select, specificity_floor
+from symdistill.run import Run, Stored
+from symdistill.selection import SelectionSettings, select, specificity_floor
 from symdistill.sources import (
     Prompt,
     PromptGrammar,
@@ -126,36 +113,6 @@ class ConstraintSettings(Settings):
     """Whether the prompt's concept and relational phrase may come again."""
 
 
-class CriticSettings(Settings):
-    """The judge that decides what is kept."""
-
-    encoder: str = "embedded:minilm"
-    """A model name: embedded:NAME, a folder, or a hub id with @revision."""
-
-    labels: list[str] = ["everyday"]
-    """Labelled statements: "everyday" (packaged) and JSONL files. A label with `round: r` is used
-    from round r on; the critic is fitted again in rounds that bring new ones."""
-
-    target_precision: float = 0.8
-    """The cut is the loosest at which this share of labelled lines is valid (0..1)."""
-
-    training: EncoderSettings = EncoderSettings()
-    """How the encoder is fine-tuned."""
-
-
-class IndependentJudgeSettings(Settings):
-    """A second opinion that decides nothing: another architecture, other labels."""
-
-    model: str = "embedded:smollm2"
-    """A causal language model whose hidden states are read."""
-
-    labels: list[str] = ["everyday"]
-    """Labelled statements of which the split "judge" is read."""
-
-    training: JudgeSettings = JudgeSettings()
-    """How it is fitted."""
-
-
 class I2D2Config(Config):
     """The configuration of the recipe `i2d2`."""
 
@@ -201,12 +158,13 @@ def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
     untouched = LocalTeacher(resolve(config.model), batch_size=config.batch_size)
     grammar = read_grammar(config.prompts)
     prompts = choose_prompts(run, config, asked, grammar, untouched)
-    judge = fit_judge(run, config)
+    run.progress.plan(plan(config, len(prompts), judged=config.judge is not None))
+    judge = fit_judge(run, config.judge, config.seed)
 
     generator, critic = untouched, None
     rounds: list[Round] = []
     for number in range(config.rounds + 1):
-        critic = fit_critic(run, config, untouched, number, critic)
+        critic = fit_critic(run, config.critic, config.seed, untouched, number, critic)
         lines = write(run, config, number, prompts, generator)
         lines = measure(run, config, number, lines, asked, grammar, untouched)
         verdicts = give_verdicts(run, config, number, lines, critic, rounds, judge)
@@ -215,7 +173,9 @@ def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
         run.progress.say(rounds[-1].summary())
         if number < config.rounds and config.self_imitation:
             generator = imitate(run, config, rounds, untouched)
-    return publish(run, config, asked, rounds, judge)
+    words = phrases_of(config.constraints.function_words, "function_words")
+    views = views_of(rounds, config.replay_weight)
+    return publish(run, asked, rounds, judge, views, function_words=words, seed=config.seed)
 
 
 # -- the stages, in the order in which they run --------------------------------------------------
@@ -234,7 +194,12 @@ def read_items(run: Run, config: I2D2Config) -> Stored[Item]:
         return found.items
 
     return run.table(
-        "items", Item, make, stage="concepts", settings=wanted, seed=config.seed,
+        "items",
+        Item,
+        make,
+        stage="concepts",
+        settings=wanted,
+        seed=config.seed,
         content=content_of(wanted.source),
     )
 
@@ -247,7 +212,9 @@ def choose_prompts(
     untouched: LocalTeacher,
 ) -> list[Prompt]:
     """Each item's prompts of lowest perplexity, in a fixed order."""
-    prompts = [prompt for item in asked.records for prompt in grammar.render(item, seed=config.seed)]
+    prompts = [
+        prompt for item in asked.records for prompt in grammar.render(item, seed=config.seed)
+    ]
 
     def make() -> Mapping[str, Any]:
         with run.progress.stage("rank prompts", len(prompts), "prompts") as advance:
@@ -258,7 +225,10 @@ def choose_prompts(
         return {p.id: perplexity(one) for p, one in zip(prompts, found, strict=True)}
 
     ranked = run.values(
-        "perplexity", make, stage="prompts", prompts=[prompt.id for prompt in prompts],
+        "perplexity",
+        make,
+        stage="prompts",
+        prompts=[prompt.id for prompt in prompts],
         model=untouched,
     )
     return rank_prompts(prompts, ranked.values, config.prompts.per_concept)
@@ -319,10 +289,18 @@ def write(
         return merge_repeats(lines)
 
     return run.table(
-        "lines", Knowledge, make, stage="write", round=number, seed=config.seed,
-        prompts=list(by_id), samples=[first, config.prompts.samples], model=generator,
+        "lines",
+        Knowledge,
+        make,
+        stage="write",
+        round=number,
+        seed=config.seed,
+        prompts=list(by_id),
+        samples=[first, config.prompts.samples],
+        model=generator,
         constraints=[one and one.fingerprint for one in constraint.values()],
-        sampling=config.sampling, batch_size=config.batch_size,
+        sampling=config.sampling,
+        batch_size=config.batch_size,
     )
 
 
@@ -359,9 +337,7 @@ def measure(
             others = [next(found) for _ in swaps]
             for swap, other in zip(swaps, others, strict=True):
                 swap["logprob"], swap["tokens"] = other.total, other.tokens
-            says = specificity(
-                np.array([own.total]), np.array([[other.total for other in others]])
-            )
+            says = specificity(np.array([own.total]), np.array([[other.total for other in others]]))
             added = {
                 "logprob": own.total,
                 "tokens": own.tokens,
@@ -372,254 +348,18 @@ def measure(
         return measured
 
     return run.table(
-        "measured", Knowledge, make, stage="measure", round=number, lines=lines, items=asked,
-        model=untouched, swaps=config.swaps, seed=config.seed, batch_size=config.batch_size,
+        "measured",
+        Knowledge,
+        make,
+        stage="measure",
+        round=number,
+        lines=lines,
+        items=asked,
+        model=untouched,
+        swaps=config.swaps,
+        seed=config.seed,
+        batch_size=config.batch_size,
     )
-
-
-@dataclass(frozen=True)
-class Critic:
-    """A fitted critic, where it lies, and the cut chosen with it."""
-
-    stored: StoredFolder
-    scorer: EncoderCritic
-    report: Mapping[str, Any]  # AUC and the like on held-out concepts, and the cut
-
-    @property
-    def cut(self) -> float:
-        """The score from which a line is accepted."""
-        return float(self.report["cut"])
-
-    @property
-    def name(self) -> str:
-        """The judge's name in verdicts."""
-        return f"critic@{self.scorer.version[:12]}"
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a round wrote, what was said of it, and what was kept."""
-
-    number: int
-    lines: Stored[Knowledge]
-    verdicts: Stored[Verdict]
-    decisions: Stored[Verdict]
-    critic: Critic
-
-    def scores(self, judge: str) -> dict[str, float]:
-        """Each line's score from the judge of this name, where it gave one."""
-        return {
-            one.knowledge_id: one.score
-            for one in self.verdicts.records
-            if one.judge == judge and one.score is not None
-        }
-
-    @property
-    def kept(self) -> list[Knowledge]:
-        """The lines that were kept."""
-        ids = {one.knowledge_id for one in self.decisions.records if one.score == 1.0}
-        return [line for line in self.lines.records if line.id in ids]
-
-    def candidates(self) -> list[Candidate]:
-        """The lines as selection sees them."""
-        scores = self.scores(self.critic.name)
-        swaps = self.scores(f"swap:{self.critic.name}")
-        return [
-            Candidate(
-                id=line.id,
-                item_id=line.item_id,
-                text=line.text,
-                continuation=line.fields["continuation"],
-                pattern=line.fields["pattern"],
-                finished=line.fields["finished"],
-                score=scores[line.id],
-                specificity=specificity_of(line),
-                swap_accept_share=swaps.get(line.id, float("nan")),
-            )
-            for line in self.lines.records
-        ]
-
-    def summary(self) -> str:
-        """One line for people."""
-        return f"round {self.number}: {len(self.lines.records)} written, {len(self.kept)} kept"
-
-
-def fit_critic(
-    run: Run,
-    config: I2D2Config,
-    untouched: LocalTeacher,
-    number: int,
-    before: Critic | None,
-) -> Critic:
-    """The critic of a round: fitted in round 0, and again in rounds that bring new labels."""
-    settings = config.critic
-    labels = [
-        one
-        for one in read_labels(label_files(settings.labels))
-        if one.round <= number and one.split != "judge"
-    ]
-    if before is not None and all(one.round < number for one in labels):
-        return before
-    encoder = resolve(settings.encoder)
-
-    def likelihood() -> Mapping[str, Any]:
-        with run.progress.stage("likelihood of labelled lines", len(labels), "lines") as advance:
-            found = untouched.logprobs(
-                [one.prompt or "" for one in labels],
-                [one.continuation if one.prompt else one.text for one in labels],
-                advance=advance,
-                count_tokens=run.count_tokens,
-            )
-        return {"logprob": [one.total for one in found], "tokens": [one.tokens for one in found]}
-
-    told = [[one.text, one.prompt, one.continuation] for one in labels]
-    measured = run.values(
-        "labels", likelihood, stage="critic", round=number, labels=told, model=untouched
-    )
-    rows = features([(measured["logprob"][i], measured["tokens"][i]) for i in range(len(labels))])
-    part = {
-        split: [i for i, one in enumerate(labels) if one.split == split]
-        for split in ("train", "calibration", "test")
-    }
-
-    def columns(split: str, *, usable: bool) -> tuple[list[str], Any, Any, list[str]]:
-        chosen = [i for i in part[split] if labels[i].usable or not usable]
-        return (
-            [labels[i].text for i in chosen],
-            rows[chosen],
-            np.array([labels[i].valid for i in chosen]),
-            [labels[i].concept for i in chosen],
-        )
-
-    def make(folder: Path) -> Mapping[str, Any]:
-        with run.progress.stage(f"fit the critic, round {number}", 1, "critic") as advance:
-            critic = EncoderCritic.fit(
-                *columns("train", usable=True),
-                calibration=Calibration(*columns("calibration", usable=False)[:3]),
-                encoder=encoder.folder,
-                settings=settings.training,
-                seed=config.seed,
-            )
-            advance(1)
-        critic.save(folder)
-        counts = {split: len(chosen) for split, chosen in part.items()}
-        return {
-            "round": number,
-            "version": critic.version,
-            "labels": counts,
-            **cut_report(critic, columns("calibration", usable=False), settings, config.seed),
-            **held_out_report(critic, columns("test", usable=False), config.seed),
-        }
-
-    stored = run.folder_step(
-        "critics", make, stage="critic", round=number, encoder=encoder, seed=config.seed,
-        labels=[[one.text, one.concept, one.label, one.split] for one in labels],
-        features=measured, training=settings.training, target=settings.target_precision,
-    )
-    return Critic(stored, EncoderCritic.load(stored.folder), stored.notes)
-
-
-def cut_report(
-    critic: EncoderCritic,
-    calibration: tuple[list[str], Any, Any, list[str]],
-    settings: CriticSettings,
-    seed: int,
-) -> dict[str, Any]:
-    """The cut, and the labelled scores by which precision is estimated later."""
-    texts, rows, valid, concepts = calibration
-    scores = critic.score(texts, rows)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said in the report: target_reached
-        cut = choose_cut(
-            scores, valid, concepts, target_precision=settings.target_precision, seed=seed
-        )
-    return {
-        "cut": cut.threshold,
-        "target_precision": cut.target_precision,
-        "target_reached": cut.reached,
-        "cut_precision": cut.precision,
-        "cut_precision_interval": [cut.low, cut.high],
-        "cut_recall": cut.recall,
-        "calibration": {
-            "scores": scores.tolist(), "valid": valid.tolist(), "concepts": concepts,
-        },
-    }  # fmt: skip
-
-
-def held_out_report(
-    critic: EncoderCritic, test: tuple[list[str], Any, Any, list[str]], seed: int
-) -> dict[str, Any]:
-    """How well the critic does on concepts it has not seen, beside two baselines."""
-    texts, rows, valid, concepts = test
-    if not len(texts):
-        return {"auc": None, "auc_interval": None, "auc_likelihood": None, "auc_negation": None}
-    scores = critic.score(texts, rows)
-    curve = precision_recall_curve(scores, valid)
-    low, high = bootstrap_interval(
-        scores, concepts, statistic=lambda drawn: auc(scores[drawn], valid[drawn]), seed=seed
-    )
-    return {
-        "auc": auc(scores, valid),
-        "auc_interval": [low, high],
-        "auc_likelihood": auc(likelihood_scores(rows[:, 0]), valid),
-        "auc_negation": auc(negation_scores(texts), valid),
-        "average_precision": average_precision(scores, valid),
-        "ece": expected_calibration_error(scores, valid),
-        "pr_curve": {
-            "precision": curve.precision, "recall": curve.recall, "threshold": curve.threshold,
-        },
-        "reliability": reliability(scores, valid),
-    }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The independent judge, and what the report says of it."""
-
-    scorer: DecoderJudge
-    report: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The judge's name in verdicts."""
-        return f"judge@{self.scorer.version[:12]}"
-
-
-def fit_judge(run: Run, config: I2D2Config) -> Judge | None:
-    """The second opinion: another architecture, trained on the labels of the split "judge"."""
-    settings = config.judge
-    if settings is None:
-        return None
-    labels = [
-        one
-        for one in read_labels(label_files(settings.labels), needed=("judge",))
-        if one.split == "judge"
-    ]
-    model = resolve(settings.model)
-
-    def make(folder: Path) -> Mapping[str, Any]:
-        with run.progress.stage("fit the judge", 1, "judge") as advance:
-            usable = [one for one in labels if one.usable]
-            judge = DecoderJudge.fit(
-                [one.text for one in usable],
-                None,
-                np.array([one.valid for one in usable]),
-                [one.concept for one in usable],
-                model=model.folder,
-                settings=settings.training,
-                seed=config.seed,
-            )
-            advance(1)
-        judge.save(folder)
-        counts = {"train": len(usable)}
-        return {"version": judge.version, "what": what, "labels": counts, "cut": 0.5}
-
-    what = f"{model.note}: hidden states and a logistic regression"
-    stored = run.folder_step(
-        "judge", make, stage="judge", model=model, seed=config.seed, training=settings.training,
-        labels=[[one.text, one.concept, one.label] for one in labels],
-    )
-    return Judge(DecoderJudge.load(stored.folder, model=model.folder), stored.notes)
 
 
 def give_verdicts(
@@ -670,8 +410,14 @@ def give_verdicts(
         return verdicts
 
     return run.table(
-        "verdicts", Verdict, make, stage="judge", round=number, lines=lines,
-        critics=[one.stored.hash for one in critics.values()], judge=judge and judge.name,
+        "verdicts",
+        Verdict,
+        make,
+        stage="judge",
+        round=number,
+        lines=lines,
+        critics=[one.stored.hash for one in critics.values()],
+        judge=judge and judge.name,
     )
 
 
@@ -711,8 +457,16 @@ def decide(
         ]
 
     return run.table(
-        "decisions", Verdict, make, stage="select", round=number, lines=lines, verdicts=verdicts,
-        cut=critic.cut, floor=floor, settings=config.selection,
+        "decisions",
+        Verdict,
+        make,
+        stage="select",
+        round=number,
+        lines=lines,
+        verdicts=verdicts,
+        cut=critic.cut,
+        floor=floor,
+        settings=config.selection,
         before=[one.decisions for one in earlier],
     )
 
@@ -723,8 +477,13 @@ def imitate(
     """Fine-tune the untouched model on everything kept so far; gives the next generator."""
     number = rounds[-1].number + 1
     views = run.table(
-        "views", View, lambda: views_of(rounds, config.replay_weight), stage="train",
-        round=number, kept=[one.decisions for one in rounds], lines=[one.lines for one in rounds],
+        "views",
+        View,
+        lambda: views_of(rounds, config.replay_weight),
+        stage="train",
+        round=number,
+        kept=[one.decisions for one in rounds],
+        lines=[one.lines for one in rounds],
         replay_weight=config.replay_weight,
     )
     if not views.records:
@@ -773,67 +532,25 @@ def imitate(
     return LocalTeacher(model, batch_size=config.batch_size)
 
 
-def publish(
-    run: Run,
-    config: I2D2Config,
-    asked: Stored[Item],
-    rounds: Sequence[Round],
-    judge: Judge | None,
-) -> dict[str, Any]:
-    """Write the run's tables; gives its metrics."""
-    run.publish("items", Item, asked.records)
-    run.publish("knowledge", Knowledge, merge_repeats(x for one in rounds for x in one.lines.records))
-    said = [v for one in rounds for v in [*one.verdicts.records, *one.decisions.records]]
-    run.publish("verdicts", Verdict, said)
-    run.publish("views", View, views_of(rounds, config.replay_weight))
+def plan(config: I2D2Config, prompts: int, *, judged: bool) -> dict[str, float]:
+    """The stages to come and the seconds each takes for the embedded models on 2 CPU cores.
 
-    first = rounds[0].critic
-    stages = run.stages()
-    reference = [line.text for line in rounds[0].lines.records]
-    judge_name = judge.name if judge else None
-    measured = []
-    for one in rounds:
-        judged = one.scores(judge_name) if judge_name else {}
-        measured.append(
-            round_metrics(
-                number=one.number,
-                lines=one.lines.records,
-                scores=one.scores(first.name),
-                cut=first.cut,
-                judged=judged,
-                decisions=one.decisions.records,
-                swap_shares=one.scores(f"swap:{first.name}"),
-                reference=reference,
-                function_words=phrases_of(config.constraints.function_words, "function_words"),
-                seed=config.seed,
-            )
-            | precision_of(one, config.seed)
-            | {
-                "stages": [
-                    {key: stage[key] for key in ("stage", "wall_s", "tokens", "peak_rss_mb")}
-                    for stage in stages
-                    if stage["round"] == one.number
-                ],
-                "wall_s": sum(s["wall_s"] for s in stages if s["round"] == one.number),
-            }
-        )
-    critics = {one.critic.name: dict(one.critic.report) for one in rounds}
-    for report in critics.values():
-        report.pop("calibration")
-    return {
-        "name": config.name,
-        "recipe": config.recipe,
-        "seed": config.seed,
-        "finished": True,
-        "certified": False,
-        "critics": list(critics.values()),
-        "judge": dict(judge.report) if judge else None,
-        "rounds": measured,
-        "examples": examples(rounds, judge_name, {item.id: item for item in asked.records}),
-        "wall_s": sum(stage["wall_s"] for stage in stages),
-        "peak_rss_mb": max((stage["peak_rss_mb"] for stage in stages), default=0.0),
-        "config": config.model_dump(mode="json"),
-    }
+    Only the proportions matter: the progress bar scales them by how this machine does.
+    """
+    lines = prompts * config.prompts.samples
+    expected_s = {"fit the judge": 12.0} if judged else {}
+    expected_s |= {"likelihood of labelled lines": 28.0, "fit the critic, round 0": 45.0}
+    for number in range(config.rounds + 1):
+        expected_s |= {
+            f"write, round {number}": 0.13 * lines,
+            f"measure, round {number}": 0.023 * lines * (1 + config.swaps),
+            f"judge, round {number}": 0.03 * lines,
+        }
+        if number < config.rounds and config.self_imitation:
+            # about a sixth of the lines is kept, and a row takes a tenth of a second
+            rows = lines / 6 * (number + 1) * config.student.epochs
+            expected_s[f"train, round {number + 1}"] = 10 + 0.1 * rows
+    return expected_s
 
 
 # -- small parts ---------------------------------------------------------------------------------
@@ -876,12 +593,6 @@ def phrases_of(source: str, packaged: str) -> tuple[str, ...]:
     return tuple(phrase for phrase in phrases if phrase and not phrase.startswith("#"))
 
 
-def label_files(sources: Sequence[str]) -> list[Path]:
-    """The files of labelled statements; "everyday" is the packaged one."""
-    packaged = Path(str(files("symdistill") / "data" / "labels" / "everyday.jsonl"))
-    return [packaged if source == "everyday" else Path(source) for source in sources]
-
-
 def content_of(source: str) -> str:
     """What a concept source held when it was read: a file's hash, else its name."""
     path = Path(source)
@@ -891,19 +602,6 @@ def content_of(source: str) -> str:
 def continuation_of(prompt: Prompt, said: str) -> str:
     """What the generator added to the prompt, as it stands in the statement."""
     return said[len(prompt.text) - prompt.lead :]
-
-
-def features(likelihoods: Sequence[tuple[float, int]]) -> NDArray[np.float64]:
-    """(N, 2) what the critic reads beside the text: nats per token, and nats in all."""
-    return np.array([[total / max(tokens, 1), total] for total, tokens in likelihoods]).reshape(
-        -1, 2
-    )
-
-
-def specificity_of(line: Knowledge) -> float:
-    """A measured line's specificity in nats; NaN where there was no other concept to put in."""
-    says = line.fields["specificity"]
-    return float("nan") if says is None else float(says)
 
 
 def put_in_others(
@@ -941,50 +639,3 @@ def views_of(rounds: Sequence[Round], replay_weight: float) -> list[View]:
         for one in rounds
         for line in one.kept
     ]
-
-
-def precision_of(one: Round, seed: int) -> dict[str, Any]:
-    """The estimated precision of what a round kept: an estimate, not a certificate."""
-    scores = one.scores(one.critic.name)
-    kept = np.array([scores[line.id] for line in one.kept])
-    if not len(kept):
-        return {"precision_estimate": None, "precision_interval": None}
-    labelled = one.critic.report["calibration"]
-    found = estimate_precision(
-        kept,
-        np.array(labelled["scores"]),
-        np.array(labelled["valid"]),
-        labelled["concepts"],
-        seed=seed,
-    )
-    return {
-        "precision_estimate": found.estimate, "precision_interval": [found.low, found.high],
-    }  # fmt: skip
-
-
-def examples(
-    rounds: Sequence[Round], judge_name: str | None, items: Mapping[str, Item], count: int = 10
-) -> dict[str, list[dict[str, Any]]]:
-    """Kept and rejected lines of the last round to look at, drawn by their ids."""
-    one = rounds[-1]
-    scores = one.scores(one.critic.name)
-    judged = one.scores(judge_name) if judge_name else {}
-    decided = {word.knowledge_id: word for word in one.decisions.records}
-    shown: dict[str, list[dict[str, Any]]] = {"kept": [], "rejected": []}
-    for line in sorted(one.lines.records, key=lambda line: content_hash(["example", line.id])):
-        word = decided[line.id]
-        here = shown["kept" if word.score else "rejected"]
-        if len(here) < count:
-            here.append(
-                {
-                    "id": line.id,
-                    "text": line.text,
-                    "concept": items[line.item_id].text,
-                    "round": one.number,
-                    "score": scores[line.id],
-                    "judge_score": judged.get(line.id),
-                    "specificity": line.fields["specificity"],
-                    "reason": word.reason,
-                }
-            )
-    return shown

@@ -23,20 +23,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from symdistill.config import Count, Settings
 from symdistill.critic.calibration import PlattScaling, fit_platt
 from symdistill.errors import InputError
 from symdistill.records import ID_LENGTH, canonical_json
 
 if TYPE_CHECKING:
     import torch
+
+S = TypeVar("S", bound=Settings)
 
 BUCKET = 8  # padded lengths are multiples of this, so that a batch has one of a few shapes
 SCORE_BATCH = 32
@@ -50,24 +54,47 @@ class Calibration(NamedTuple):
     valid: NDArray[np.bool_]  # (N,), "unsure" as False
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderSettings:
-    """How a critic is trained. Rates are per step, lengths in tokens."""
+class EncoderSettings(Settings):
+    """How a critic is trained."""
 
-    seed: int = 0
-    epochs: int = 4
-    batch_size: int = 16
-    learning_rate: float = 1e-4  # of the encoder, at the end of the warm-up
-    head_learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.1  # share of the steps
-    dropout: float = 0.1  # before the linear layer
-    max_length: int = 64
+    epochs: Annotated[Count, Field(ge=1)] = 3
+    """How often each labelled line is read, at most; the best epoch is kept."""
+
+    batch_size: Annotated[Count, Field(ge=1)] = 32
+    """Lines per step."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Of the encoder, at the end of the warm-up."""
+
+    head_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Of the linear layer on top."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay."""
+
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps in which the learning rates rise."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Before the linear layer."""
+
+    max_length: Annotated[Count, Field(ge=4)] = 64
+    """Longest line in tokens; the rest of a longer one is not read."""
+
     trainable: Literal["full", "top"] = "full"
-    top_layers: int = 3  # trained when trainable == "top"
-    balanced: bool = True  # classes weigh the same, however many lines each has
-    held_out: float = 0.12  # share of the training concepts that decides which epoch is kept
-    patience: int = 2  # epochs without a better AUC on them before training stops
+    """`top` trains the upper layers only, in about half the time."""
+
+    top_layers: Annotated[Count, Field(ge=1)] = 3
+    """How many layers are trained with `trainable: top`."""
+
+    balanced: bool = True
+    """Classes weigh the same, however many lines each has."""
+
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.12
+    """Share of the training concepts that decides which epoch is kept."""
+
+    patience: Annotated[Count, Field(ge=1)] = 2
+    """Epochs without a better AUC on them before training stops."""
 
 
 class EncoderCritic:
@@ -106,6 +133,7 @@ class EncoderCritic:
         encoder: Path,
         calibration: Calibration | None = None,
         settings: EncoderSettings | None = None,
+        seed: int = 0,
         **changes: Any,
     ) -> EncoderCritic:
         """Fine-tune an encoder on labelled statements.
@@ -126,7 +154,7 @@ class EncoderCritic:
             InputError: one class only, shapes that differ, values that are not finite, or an
                 encoder folder that does not open.
         """
-        chosen = replace(settings or EncoderSettings(), **changes)
+        chosen = changed(settings or EncoderSettings(), changes)
         y = np.asarray(labels, dtype=bool)
         x = feature_matrix(features, len(texts))
         if not len(texts) == len(y) == len(groups):
@@ -138,7 +166,7 @@ class EncoderCritic:
             raise InputError("expected valid and invalid statements to train on, got one class")
         mean, scale = standardisation(x)
         body, tokenizer = _open(encoder)
-        critic = _train(cls, body, tokenizer, list(texts), x, y, groups, mean, scale, chosen)
+        critic = _train(cls, body, tokenizer, list(texts), x, y, groups, mean, scale, chosen, seed)
         if calibration is not None:
             logits = critic.logits(calibration.texts, calibration.features)
             critic.scaling = fit_platt(logits, np.asarray(calibration.valid, dtype=bool))
@@ -238,7 +266,7 @@ class EncoderCritic:
 
     def _about(self) -> dict[str, Any]:
         return {
-            "settings": asdict(self.settings),
+            "settings": self.settings.model_dump(),
             "feature_mean": self.feature_mean.tolist(),
             "feature_scale": self.feature_scale.tolist(),
             "scaling": asdict(self.scaling),
@@ -295,6 +323,11 @@ def fixed_batches(
         yield rows, ids, mask
 
 
+def changed(settings: S, changes: Mapping[str, Any]) -> S:
+    """The settings with some fields replaced, checked as if written so."""
+    return type(settings).model_validate({**settings.model_dump(), **changes})
+
+
 def feature_matrix(features: NDArray[np.floating] | None, n: int) -> NDArray[np.float64]:
     """The features as a finite (N, F) array; F is 0 where there are none."""
     if features is None:
@@ -322,12 +355,13 @@ def _train(
     mean: NDArray[np.float64],
     scale: NDArray[np.float64],
     settings: EncoderSettings,
+    seed: int,
 ) -> EncoderCritic:
     import torch
     from sklearn.metrics import roc_auc_score
     from torch.nn import functional
 
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(seed)
     train, held = _hold_out(y, groups, settings.held_out, rng)
     n_valid = int(y[train].sum())
     weight = (len(train) - n_valid) / n_valid if settings.balanced else 1.0  # of a valid line
@@ -337,7 +371,7 @@ def _train(
     history: list[dict[str, float]] = []
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(seed)
         head = torch.nn.Linear(int(encoder.config.hidden_size) + x.shape[1], 1)  # type: ignore
         # the log-odds of a valid line as the loss weighs it: 0 when the classes are balanced
         torch.nn.init.constant_(head.bias, math.log(weight * n_valid / (len(train) - n_valid)))
@@ -349,6 +383,7 @@ def _train(
                 {"params": list(head.parameters()), "lr": settings.head_learning_rate},
             ],
             weight_decay=settings.weight_decay,
+            fused=True,
         )
         steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
         warm = max(1, round(settings.warmup * steps))
@@ -458,7 +493,12 @@ def _pad(tokens: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, to
 def _trained_parameters(
     encoder: torch.nn.Module, settings: EncoderSettings
 ) -> list[torch.nn.Parameter]:
-    """What the optimiser may change; everything else is frozen. A pooler is never used."""
+    """What the optimiser may change; everything else is frozen.
+
+    The table of word embeddings is never trained: it is half of a small encoder's weights, a few
+    thousand statements touch a tenth of it, and leaving it halves the time of a step. A pooler
+    is never used.
+    """
     import torch
 
     layers = None
@@ -473,8 +513,10 @@ def _trained_parameters(
                 "none; use trainable='full'"
             )
         layers = list(stacks[0])[-settings.top_layers :]
+    table = encoder.get_input_embeddings().weight  # type: ignore[operator]
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(layers is None and not name.startswith("pooler."))
+        idle = name.startswith("pooler.") or parameter is table
+        parameter.requires_grad_(layers is None and not idle)
     for layer in layers or []:
         layer.requires_grad_(True)
     return [p for p in encoder.parameters() if p.requires_grad]

@@ -27,16 +27,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from symdistill.config import Count, Settings
 from symdistill.critic.calibration import PlattScaling, fit_platt
 from symdistill.critic.encoder import (
     Calibration,
+    changed,
     feature_matrix,
     fixed_batches,
     standardisation,
@@ -48,15 +51,20 @@ from symdistill.records import ID_LENGTH, canonical_json
 BATCH = 32
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeSettings:
+class JudgeSettings(Settings):
     """How a judge reads and learns."""
 
-    seed: int = 0
-    depths: tuple[float, ...] = (0.4, 0.6)  # layers to read, as shares of the model's depth
-    strengths: tuple[float, ...] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)  # values of C to choose from
-    folds: int = 3  # grouped cross-validation over the concepts chooses C
-    max_length: int = 64  # tokens
+    depths: tuple[float, ...] = (0.4, 0.6)
+    """Layers to read, as shares of the model's depth."""
+
+    strengths: tuple[float, ...] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+    """Inverse strengths of the regularisation (C) to choose from."""
+
+    folds: Annotated[Count, Field(ge=2)] = 3
+    """Grouped cross-validation over the concepts chooses among them."""
+
+    max_length: Annotated[Count, Field(ge=4)] = 64
+    """Longest line in tokens; the rest of a longer one is not read."""
 
 
 class DecoderJudge:
@@ -104,6 +112,7 @@ class DecoderJudge:
         model: Path,
         calibration: Calibration | None = None,
         settings: JudgeSettings | None = None,
+        seed: int = 0,
         **changes: Any,
     ) -> DecoderJudge:
         """Fit the regression on labelled statements.
@@ -123,7 +132,7 @@ class DecoderJudge:
             InputError: one class only, shapes that differ, fewer concepts than folds, or a model
                 folder that does not open.
         """
-        wanted = replace(settings or JudgeSettings(), **changes)
+        wanted = changed(settings or JudgeSettings(), changes)
         y = np.asarray(labels, dtype=bool)
         if not len(texts) == len(y) == len(groups):
             raise InputError(
@@ -141,7 +150,7 @@ class DecoderJudge:
         raw = np.concatenate([states, extra], axis=1)  # (N, D)
         mean, scale = standardisation(raw)
         x = (raw - mean) / scale
-        strength, cv_auc, out_of_fold = _choose_strength(x, y, groups, wanted)
+        strength, cv_auc, out_of_fold = _choose_strength(x, y, groups, wanted, seed)
         weight, bias = _regress(x, y, strength)
         judge = cls(
             model,
@@ -246,7 +255,7 @@ class DecoderJudge:
     def _about(self) -> dict[str, Any]:
         return {
             "model_fingerprint": self.model_fingerprint,
-            "settings": asdict(self.settings),
+            "settings": self.settings.model_dump(),
             "bias": self.bias,
             "n_features": self.n_features,
             "scaling": asdict(self.scaling),
@@ -271,6 +280,8 @@ def _read(folder: Path, texts: Sequence[str], settings: JudgeSettings) -> NDArra
     model, tokenizer = _open(folder)
     depth = int(model.config.num_hidden_layers)
     layers = [max(1, min(depth, round(share * depth))) for share in settings.depths]
+    if hasattr(model, "layers"):  # nothing above the highest layer read is computed
+        model.layers = model.layers[: min(depth, max(layers) + 1)]
     width = int(model.config.hidden_size)
     out = np.zeros((len(texts), len(layers), 2, width))
     with torch.inference_mode():
@@ -296,6 +307,7 @@ def _choose_strength(
     y: NDArray[np.bool_],
     groups: Sequence[Hashable],
     settings: JudgeSettings,
+    seed: int,
 ) -> tuple[float, float, NDArray[np.float64]]:
     """The C with the best AUC over folds of whole concepts; that AUC; its out-of-fold logits."""
     from sklearn.metrics import roc_auc_score
@@ -304,7 +316,7 @@ def _choose_strength(
     from symdistill.resampling import group_numbers
 
     numbers, _ = group_numbers(groups)
-    cut = GroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
+    cut = GroupKFold(settings.folds, shuffle=True, random_state=seed)
     folds = list(cut.split(x, y, numbers))
     if any(y[train].all() or not y[train].any() for train, _ in folds):
         raise InputError(

@@ -52,7 +52,7 @@ class CriticSettings(Settings):
     """Labelled statements: "everyday" (packaged) and JSONL files. A label with `round: r` is used
     from round r on; the critic is fitted again in rounds that bring new ones."""
 
-    target_precision: float = 0.8
+    target_precision: float = 0.6
     """The cut is the loosest at which this share of labelled lines is valid (0..1)."""
 
     training: EncoderSettings = EncoderSettings()

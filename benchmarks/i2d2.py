@@ -11,13 +11,13 @@ Arms, each with the same concepts and seeds (one concept list per seed):
     full                constraints, critic, guards against drift, self-imitation
     no-guards           no floor on specificity, no swap test, no caps; best score first
     no-constraints      plain sampling
-    no-self-imitation   every round decodes with the untouched model (the baseline)
+    no-self-imitation   round 1 decodes with the untouched model too (the baseline)
 
 Intervals are 95 %, from a bootstrap over concepts (of all seeds), rounds paired within a concept.
-Arms run one at a time and resume: killed, the same command goes on. Arms that share round 0 with
-`full` take it from there.
+Arms run one at a time and resume: killed, the same command goes on. What an arm has in common with
+`full` (critic, judge, round 0 where nothing before selection differs) is taken from there.
 
-    python -m benchmarks.i2d2 --data FOLDER [--seeds 1 2 3] [--concepts 36] [--rounds 2]
+    python -m benchmarks.i2d2 --data FOLDER [--seeds 1 2 3] [--concepts 30] [--rounds 2]
 """
 
 from __future__ import annotations
@@ -50,18 +50,24 @@ ARMS: dict[str, dict[str, Any]] = {
         }
     },
     "no-constraints": {"constraints": {"enforce": False}},
-    "no-self-imitation": {"self_imitation": False},
+    "no-self-imitation": {"self_imitation": False, "rounds": 1},
 }
-SHARES_ROUND_0 = ("no-guards", "no-self-imitation")
+# As in the packaged demo, with fewer samples; what is not named here has its default.
+COMMON: dict[str, Any] = {
+    "prompts": {"per_concept": 5, "samples": 2},
+    "critic": {"target_precision": 0.5},
+    "swaps": 2,
+    "student": {"epochs": 5, "batch_size": 8, "learning_rate": 5e-4},
+}
 JUDGE_SETS = ("comve_train", "creak_train")
-JUDGE_ROWS = 1500  # per set, half of them valid
+JUDGE_ROWS = 1000  # per set; about half of them valid
 
 
 def main() -> None:
     """Run what is missing, then print the figures."""
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    options.add_argument("--concepts", type=int, default=36)
+    options.add_argument("--concepts", type=int, default=30)
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     options.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -119,20 +125,20 @@ def _run(
         "seed": seed,
         "rounds": given.rounds,
         "concepts": {"limit": given.concepts},
-        "prompts": {"per_concept": 5, "samples": 2},
+        **COMMON,
         **ARMS[arm],
     }
     if judge_labels is not None:
         settings["judge"] = {"labels": [str(judge_labels)]}
     config = I2D2Config.model_validate(settings)
     print(f"seed {seed}, {arm}", flush=True)
-    if arm in SHARES_ROUND_0:
+    if arm != "full":
         _take_round_0(given.out / f"seed-{seed}" / "full", folder, config)
     return run_recipe(config, folder, progress=Tell())
 
 
 def _take_round_0(full: Path, folder: Path, config: Any) -> None:
-    """Begin a run with the steps of another; those that read other settings will run again."""
+    """Begin a run with the steps of `full`; those that read other settings run again."""
     from symdistill.config import dump_config
 
     if (folder / "config.yaml").exists() or not (full / "metrics.json").exists():

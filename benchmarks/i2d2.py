@@ -10,7 +10,7 @@ Arms, each with the same concepts and seeds (one concept list per seed):
 
     full                constraints, critic, guards against drift, self-imitation
     no-guards           no floor on specificity, no swap test, no caps; best score first
-    no-constraints      plain sampling
+    no-constraints      plain sampling, one self-imitation round
     no-self-imitation   round 1 decodes with the untouched model too (the baseline)
 
 Intervals are 95 %, from a bootstrap over concepts (of all seeds), rounds paired within a concept.
@@ -49,7 +49,7 @@ ARMS: dict[str, dict[str, Any]] = {
             "order_by": "score",
         }
     },
-    "no-constraints": {"constraints": {"enforce": False}},
+    "no-constraints": {"constraints": {"enforce": False}, "rounds": 1},
     "no-self-imitation": {"self_imitation": False, "rounds": 1},
 }
 # As in the packaged demo, with fewer samples; what is not named here has its default.

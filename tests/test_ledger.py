@@ -65,7 +65,7 @@ def test_a_full_disk_is_told_and_keeps_what_was_recorded(tmp_path: Path) -> None
     ledger.record([call("a")])
     (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
     ledger._db.execute(f"PRAGMA max_page_count={pages}")  # SQLite's own way to be full
-    with pytest.raises(RunError, match="disk is full.*run the same command again"):
+    with pytest.raises(RunError, match=r"disk is full.*run the same command again"):
         ledger.record([call(f"k{i}", "y" * 4000) for i in range(50)])
     assert ledger.lookup(["a", "k0"]) == {"a": {"text": "x"}}
 
@@ -83,7 +83,8 @@ def test_after_kill_9_every_batch_is_there_whole_or_not_at_all(tmp_path: Path) -
         "import sys; from pathlib import Path; from symdistill.ledger import Call, Ledger\n"
         f"ledger = Ledger(Path({str(path)!r}))\n"
         "for b in range(10**6):\n"
-        "    ledger.record(Call(f'{b}-{i}', 't', 'm', {}, {'b': b}, 1, 1, 0.0) for i in range(20))\n"
+        "    calls = [Call(f'{b}-{i}', 't', 'm', {}, {'b': b}, 1, 1, 0.0) for i in range(20)]\n"
+        "    ledger.record(calls)\n"
         "    print(b, flush=True)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

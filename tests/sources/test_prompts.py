@@ -58,9 +58,7 @@ def test_agreement_of_count_mass_and_plural_nouns() -> None:
 
 def test_agreement_over_the_whole_packaged_list() -> None:
     plural = re.compile(r" (?:are|have|need|want|help|use|can|should)\b")
-    singular = re.compile(
-        r" (?:is|has|needs|wants|helps|requires|makes|can)\b"
-    )
+    singular = re.compile(r" (?:is|has|needs|wants|helps|requires|makes|can)\b")
     for item in read_concepts("everyday").items:
         prompts = GRAMMAR.render(item)
         assert len({one.id for one in prompts}) == len(prompts) >= 6

@@ -47,7 +47,8 @@ def specificity(given_concept: ArrayLike, given_others: ArrayLike) -> NDArray[np
         raise ValueError(f"expected (N,) and (N, K); got {own.shape} and {others.shape}")
     if others.shape[1] == 0:
         return np.full(len(own), np.nan)
-    return own - (np.logaddexp.reduce(others, axis=1) - math.log(others.shape[1]))
+    log_mean = np.logaddexp.reduce(others, axis=1) - math.log(others.shape[1])
+    return np.asarray(own - log_mean)
 
 
 def content_words(text: str, function_words: Iterable[str]) -> list[str]:

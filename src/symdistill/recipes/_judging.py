@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from symdistill.config import Settings
 from symdistill.critic import (
@@ -52,7 +53,7 @@ class CriticSettings(Settings):
     """Labelled statements: "everyday" (packaged) and JSONL files. A label with `round: r` is used
     from round r on; the critic is fitted again in rounds that bring new ones."""
 
-    target_precision: float = 0.6
+    target_precision: Annotated[float, Field(gt=0, le=1)] = 0.6
     """The cut is the loosest at which this share of labelled lines is valid (0..1)."""
 
     training: EncoderSettings = EncoderSettings()
@@ -126,7 +127,7 @@ def fit_critic(
         with run.progress.stage("likelihood of labelled lines", len(labels), "lines") as advance:
             found = untouched.logprobs(
                 [one.prompt or "" for one in labels],
-                [one.continuation if one.prompt else one.text for one in labels],
+                [(one.prompt and one.continuation) or one.text for one in labels],
                 advance=advance,
                 count_tokens=run.count_tokens,
             )

@@ -27,14 +27,15 @@ What it does not do yet: force related concepts into a line; beam decoding; cert
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from symdistill.config import Config, Count, Settings
 from symdistill.constraints import Constraint, all_of, any_of, at_most, excludes
@@ -74,7 +75,7 @@ class ConceptSettings(Settings):
     """"everyday" (the packaged list), a text file with one concept per line, a .jsonl or .parquet
     file, or hf:NAME[:split] (a `datasets` id)."""
 
-    limit: Count | None = None
+    limit: Annotated[Count, Field(ge=1)] | None = None
     """Take this many, drawn by the seed; null takes all."""
 
     text_column: str = "text"
@@ -87,10 +88,10 @@ class PromptSettings(Settings):
     grammar: str = "everyday"
     """"everyday" (the packaged patterns) or a YAML file like it."""
 
-    per_concept: Count = 6
+    per_concept: Annotated[Count, Field(ge=1)] = 6
     """Prompts kept per concept: those of lowest perplexity under the untouched model."""
 
-    samples: Count = 2
+    samples: Annotated[Count, Field(ge=1)] = 2
     """Continuations drawn per prompt and round."""
 
 
@@ -100,7 +101,7 @@ class ConstraintSettings(Settings):
     enforce: bool = True
     """false: plain sampling."""
 
-    max_function_words: Count | None = 1
+    max_function_words: Annotated[Count, Field(ge=0)] | None = 1
     """At most this many words of the function-word list; null: no limit."""
 
     function_words: str = "everyday"
@@ -127,25 +128,25 @@ class I2D2Config(Config):
     constraints: ConstraintSettings = ConstraintSettings()
     sampling: Sampling = Sampling()
 
-    batch_size: Count = 64
+    batch_size: Annotated[Count, Field(ge=1)] = 64
     """Texts per forward pass."""
 
     critic: CriticSettings = CriticSettings()
     judge: IndependentJudgeSettings | None = IndependentJudgeSettings()
     """null: no second opinion."""
 
-    swaps: Count = 3
+    swaps: Annotated[Count, Field(ge=0)] = 3
     """Other concepts put into each line to measure how much it says about its own."""
 
     selection: SelectionSettings = SelectionSettings()
 
-    rounds: Count = 2
+    rounds: Annotated[Count, Field(ge=0)] = 2
     """Self-imitation rounds after round 0."""
 
     self_imitation: bool = True
     """false: every round decodes with the untouched model (a control)."""
 
-    replay_weight: float = 1.0
+    replay_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight in training of lines kept in earlier rounds; those of the last round have 1."""
 
     student: SFTSettings = SFTSettings()
@@ -380,7 +381,7 @@ def give_verdicts(
         total = len(critics) * (len(texts) + len(swaps)) + (len(texts) if judge else 0)
         verdicts: list[Verdict] = []
 
-        def say(name: str, ids: Sequence[str], scores: Sequence[float]) -> None:
+        def say(name: str, ids: Sequence[str], scores: Iterable[float]) -> None:
             verdicts.extend(
                 Verdict(id, name, float(score), round=number)
                 for id, score in zip(ids, scores, strict=True)
@@ -491,7 +492,12 @@ def imitate(
             f"round {number - 1} kept no line, so there is nothing to imitate; lower "
             "critic.target_precision, ask about more concepts, or label more statements"
         )
-    reads = {"views": views, "model": untouched, "settings": config.student, "seed": config.seed}
+    reads: dict[str, Any] = {
+        "views": views,
+        "model": untouched,
+        "settings": config.student,
+        "seed": config.seed,
+    }
     checkpoints = run.checkpoints(content_hash([number, views.hash, untouched.fingerprint]))
 
     def make(folder: Path) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ PYTHON_FITS := 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11)
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types bench bench-i2d2 wheel licences clean
+.PHONY: help setup demo test test-slow lint types bench bench-i2d2 bench-world bench-critic bench-labels wheel licences clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,10 +57,19 @@ lint: $(STAMP) ## Check style, format and the import direction
 types: $(STAMP) ## Check the types
 	@$(BIN)/mypy
 
-bench: bench-i2d2 ## Run every benchmark
+bench: bench-labels bench-critic bench-world bench-i2d2 ## Run every benchmark (about an hour)
 
 bench-i2d2: $(STAMP) ## Measure I2D2 on three seeds: with and without each part; JSON as the last line
 	@$(BIN)/python -m benchmarks.i2d2 $(ARGS)
+
+bench-world: $(STAMP) ## Measure I2D2 in synthetic worlds, against the truth
+	@$(BIN)/python -m benchmarks.world $(ARGS)
+
+bench-critic: $(STAMP) ## Measure the critic on human labels (ARGS="--data FOLDER")
+	@$(BIN)/python -m benchmarks.critic_human $(ARGS)
+
+bench-labels: $(STAMP) ## Count the packaged labels and compare two readings of them
+	@$(BIN)/python -m benchmarks.labels $(ARGS)
 
 wheel: $(STAMP) ## Build the wheel into dist/ and try it outside the checkout
 	@rm -rf dist

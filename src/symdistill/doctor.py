@@ -14,7 +14,16 @@ from symdistill.errors import SymdistillError
 from symdistill.machine import describe_machine
 from symdistill.models import EMBEDDED, cache_folder, find_embedded
 
-LOCAL = ("torch", "transformers", "peft", "trl", "accelerate", "scikit-learn", "datasketch", "sacrebleu")
+LOCAL = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "scikit-learn",
+    "datasketch",
+    "sacrebleu",
+)
 NEEDED_GB = 3.0  # the converted model, and two students with their checkpoints
 
 

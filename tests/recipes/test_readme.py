@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.recipes.conftest import DrawnWorld
 
 from symdistill.models import Model
 from symdistill.records import View
 from symdistill.tables import read_records
-from tests.recipes.conftest import DrawnWorld
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")

@@ -38,6 +38,7 @@ from symdistill.evaluation.metrics import (
     precision_recall_curve,
     reliability,
 )
+from symdistill.evaluation.rounds import JUDGE_CUT
 from symdistill.models import resolve
 from symdistill.run import Run, StoredFolder
 from symdistill.teachers import LocalTeacher
@@ -219,16 +220,13 @@ def held_out_report(
 ) -> dict[str, Any]:
     """How well the critic does on concepts it has not seen, beside two baselines."""
     texts, rows, valid, concepts = test
-    if not len(texts):
-        return {"auc": None, "auc_interval": None, "auc_likelihood": None, "auc_negation": None}
     scores = critic.score(texts, rows)
+    ranking = ranking_report(scores, valid, concepts, seed)
+    if ranking["auc"] is None:
+        return {**ranking, "auc_likelihood": None, "auc_negation": None}
     curve = precision_recall_curve(scores, valid)
-    low, high = bootstrap_interval(
-        scores, concepts, statistic=lambda drawn: auc(scores[drawn], valid[drawn]), seed=seed
-    )
     return {
-        "auc": auc(scores, valid),
-        "auc_interval": [low, high],
+        **ranking,
         "auc_likelihood": auc(likelihood_scores(rows[:, 0]), valid),
         "auc_negation": auc(negation_scores(texts), valid),
         "average_precision": average_precision(scores, valid),
@@ -240,35 +238,55 @@ def held_out_report(
     }  # fmt: skip
 
 
+def ranking_report(
+    scores: NDArray[np.float64], valid: NDArray[np.bool_], concepts: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """AUC with its interval, concepts drawn whole; None without lines of both classes."""
+    if not len(scores) or valid.all() or not valid.any():
+        return {"auc": None, "auc_interval": None}
+    low, high = bootstrap_interval(
+        scores, concepts, statistic=lambda drawn: auc(scores[drawn], valid[drawn]), seed=seed
+    )
+    return {"auc": auc(scores, valid), "auc_interval": [low, high]}
+
+
 def fit_judge(run: Run, settings: IndependentJudgeSettings | None, seed: int) -> Judge | None:
     """The second opinion: another architecture, trained on the labels of the split "judge"."""
     if settings is None:
         return None
-    labels = [
-        one
-        for one in read_labels(label_files(settings.labels), needed=("judge",))
-        if one.split == "judge"
-    ]
+    known = read_labels(label_files(settings.labels), needed=("judge",))
+    labels = [one for one in known if one.split == "judge" and one.usable]
+    tested = [one for one in known if one.split == "test"]
     model = resolve(settings.model)
+    what = f"{model.note}: hidden states and a logistic regression"
 
     def make(folder: Path) -> Mapping[str, Any]:
         with run.progress.stage("fit the judge", 1, "judge") as advance:
-            usable = [one for one in labels if one.usable]
             judge = DecoderJudge.fit(
-                [one.text for one in usable],
+                [one.text for one in labels],
                 None,
-                np.array([one.valid for one in usable]),
-                [one.concept for one in usable],
+                np.array([one.valid for one in labels]),
+                [one.concept for one in labels],
                 model=model.folder,
                 settings=settings.training,
                 seed=seed,
             )
             advance(1)
         judge.save(folder)
-        counts = {"train": len(usable)}
-        return {"version": judge.version, "what": what, "labels": counts, "cut": 0.5}
+        counts = {"train": len(labels), "test": len(tested)}
+        return {
+            "version": judge.version,
+            "what": what,
+            "labels": counts,
+            "cut": JUDGE_CUT,
+            **ranking_report(
+                judge.score([one.text for one in tested]),
+                np.array([one.valid for one in tested]),
+                [one.concept for one in tested],
+                seed,
+            ),
+        }
 
-    what = f"{model.note}: hidden states and a logistic regression"
     stored = run.folder_step(
         "judge",
         make,
@@ -276,7 +294,7 @@ def fit_judge(run: Run, settings: IndependentJudgeSettings | None, seed: int) ->
         model=model,
         seed=seed,
         training=settings.training,
-        labels=[[one.text, one.concept, one.label] for one in labels],
+        labels=[[one.text, one.concept, one.label] for one in [*labels, *tested]],
     )
     return Judge(DecoderJudge.load(stored.folder, model=model.folder), stored.notes)
 

@@ -87,6 +87,14 @@ class Critic:
         """The score from which a line is accepted."""
         return float(self.report["cut"])
 
+    def shortfall(self) -> str:
+        """What to say when no cut reaches the target precision."""
+        return (
+            f"no cut reaches critic.target_precision {self.report['target_precision']:.2f} on the "
+            f"labelled lines; the best there is, {self.report['cut_precision']:.2f}, is used: lower "
+            "the target, or label more statements"
+        )
+
     @property
     def name(self) -> str:
         """The judge's name in verdicts."""

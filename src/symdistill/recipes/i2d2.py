@@ -166,6 +166,8 @@ def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
     rounds: list[Round] = []
     for number in range(config.rounds + 1):
         critic = fit_critic(run, config.critic, config.seed, untouched, number, critic)
+        if not critic.report["target_reached"]:
+            run.progress.say(critic.shortfall())
         lines = write(run, config, number, prompts, generator)
         lines = measure(run, config, number, lines, asked, grammar, untouched)
         verdicts = give_verdicts(run, config, number, lines, critic, rounds, judge)

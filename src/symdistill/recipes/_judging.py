@@ -91,8 +91,8 @@ class Critic:
         """What to say when no cut reaches the target precision."""
         return (
             f"no cut reaches critic.target_precision {self.report['target_precision']:.2f} on the "
-            f"labelled lines; the best there is, {self.report['cut_precision']:.2f}, is used: lower "
-            "the target, or label more statements"
+            f"labelled lines; the best there is, {self.report['cut_precision']:.2f}, is used: "
+            "lower the target, or label more statements"
         )
 
     @property

@@ -225,10 +225,10 @@ def critic_sentence(critic: Row) -> str:
     beside = "; ".join(f"{name}: {rate(value)}" for name, value in baselines.items())
     said = f"AUC on held-out concepts: {with_interval(auc, ends)}; {beside}."
     if critic.get("target_reached") is False:
+        target, best = number(critic, "target_precision"), number(critic, "cut_precision")
         said = (
-            f"No cut reaches the target precision of {rate(number(critic, 'target_precision'))} on "
-            f"the labelled lines; the cut is the best there is, {rate(number(critic, 'cut_precision'))}. "
-            f"{said}"
+            f"No cut reaches the target precision of {rate(target)} on the labelled lines; the "
+            f"cut is the best there is, {rate(best)}. {said}"
         )
     known = [value for value in baselines.values() if value is not None]
     if auc is None or len(known) < 2:

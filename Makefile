@@ -57,7 +57,7 @@ lint: $(STAMP) ## Check style, format and the import direction
 types: $(STAMP) ## Check the types
 	@$(BIN)/mypy
 
-bench: bench-labels bench-critic bench-world bench-i2d2 ## Run every benchmark (about an hour)
+bench: bench-labels bench-world bench-i2d2 bench-critic ## Run every benchmark (about an hour)
 
 bench-i2d2: $(STAMP) ## Measure I2D2 on three seeds: with and without each part; JSON as the last line
 	@$(BIN)/python -m benchmarks.i2d2 $(ARGS)

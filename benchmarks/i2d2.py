@@ -74,6 +74,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/bench-i2d2"))
     options.add_argument("--threads", type=int, default=2)
     given = options.parse_args()
+    if "full" not in given.arms:
+        options.error("the arm `full` is what the others are compared with: name it too")
 
     import torch
     from transformers.utils import logging
@@ -88,8 +90,8 @@ def main() -> None:
         for arm in given.arms:
             metrics[arm][seed] = _run(arm, seed, given, judge_labels)
     rows = {arm: _arm(given.out, arm, given.seeds, metrics[arm]) for arm in given.arms}
-    full = rows[given.arms[0]]
-    critics = [metrics[given.arms[0]][seed]["critics"][0] for seed in given.seeds]
+    full = rows["full"]
+    critics = [metrics["full"][seed]["critics"][0] for seed in given.seeds]
     rows["genericskb"] = _genericskb(given, judge_labels)
     rows["critic_test_labels"] = critics[0]["labels"]
     headline = {

@@ -4,7 +4,7 @@ Primary endpoint: the share of true lines among all distinct lines written, last
 0, in the arm `full`. `no-critic` keeps everything that selection's other rules let through;
 `sharpened` does no imitation and samples at a lower temperature: in these worlds false lines are
 spread evenly, so sharper sampling alone raises the truth, and self-imitation should be compared
-with it.
+with it. Killed, the same command goes on.
 
     python -m benchmarks.world [--seeds 3 4 5]
 """
@@ -12,7 +12,6 @@ with it.
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,6 @@ def main() -> None:
     torch.set_num_threads(2)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    shutil.rmtree(given.out, ignore_errors=True)
     rows: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in ARMS}
     for seed in given.seeds:
         folder = given.out / f"world-{seed}"
@@ -77,9 +75,11 @@ def main() -> None:
 
 def _draw(folder: Path, seed: int) -> World:
     world = World.draw(seed, n_concepts=40, n_categories=4)
+    if (folder / "encoder").exists():  # drawn by an earlier attempt; it comes last
+        return world
     corpus = world.corpus(8_000, noise=0.35, seed=seed)
     names = [concept.name for concept in world.concepts]
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     world.concepts_file(folder / "concepts.jsonl")
     world.prompts_file(folder / "prompts.yaml")
     world.labels_file(folder / "labels.jsonl", 4000, seed=seed)

@@ -243,8 +243,8 @@ def test_a_step_that_fails_leaves_nothing_and_can_be_tried_again(tmp_path: Path,
 
 def test_other_settings_are_refused_by_name_and_taken_when_accepted(tmp_path: Path) -> None:
     folder = tmp_path / "r"
-    with opened(folder):
-        pass
+    with opened(folder) as run:
+        run.values("bread", lambda: {"loaves": 1}, stage="bake")
     kept = (folder / "config.yaml").read_bytes()
     changed = BakeConfig(flour_g=400, oven=OvenSettings(degrees=200), grill=OvenSettings())
     with pytest.raises(InputError) as caught, Run.open(folder, changed):
@@ -263,6 +263,26 @@ def test_other_settings_are_refused_by_name_and_taken_when_accepted(tmp_path: Pa
         pass
     with Run.open(folder, changed):  # these are its settings now
         pass
+
+
+def test_settings_may_be_mended_until_something_was_made_by_them(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    with pytest.raises(ZeroDivisionError), Run.open(folder, BakeConfig(flour_g=1)):
+        raise ZeroDivisionError  # say, a model's name that is wrong
+    with Run.open(folder, BakeConfig(flour_g=400)) as run:
+        run.values("bread", lambda: {"loaves": 1}, stage="bake")
+    assert "flour_g: 400" in (folder / "config.yaml").read_text()
+
+
+def test_changes_that_fail_leave_the_settings_of_what_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    with opened(folder) as run:
+        run.values("bread", lambda: {"loaves": 1}, stage="bake")
+    kept = (folder / "config.yaml").read_bytes()
+    changed = BakeConfig(flour_g=400)
+    with pytest.raises(ZeroDivisionError), Run.open(folder, changed, accept_changes=True):
+        raise ZeroDivisionError
+    assert (folder / "config.yaml").read_bytes() == kept
 
 
 def test_another_name_is_no_change(tmp_path: Path) -> None:
@@ -295,8 +315,8 @@ def test_an_opening_that_was_cut_off_does_not_shut_the_folder(tmp_path: Path) ->
 
 
 def test_a_damaged_configuration_is_told(tmp_path: Path) -> None:
-    with opened(tmp_path / "r"):
-        pass
+    with opened(tmp_path / "r") as run:
+        run.values("bread", lambda: {"loaves": 1}, stage="bake")
     (tmp_path / "r" / "config.yaml").write_bytes(b"\x00\xff")
     with pytest.raises(InputError, match=r"config\.yaml"), opened(tmp_path / "r"):
         pass

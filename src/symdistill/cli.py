@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
+import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -123,10 +125,11 @@ def run(
     except KeyboardInterrupt:
         _fail("stopped; what is done is kept: the same command goes on from here", 130)
     kept = metrics["examples"]["kept"]
+    me, place = _myself(), shlex.quote(str(target))
     commands = [
-        f"symdistill show {kept[0]['id'] if kept else 'ID'} --run {target}",
-        f"symdistill run {target}/config.yaml --name more --set concepts.limit=200",
-        f"symdistill copy {settings.recipe} mine.yaml && symdistill run mine.yaml",
+        f"{me} show {kept[0]['id'] if kept else 'ID'} --run {place}",
+        f"{me} run {place}/config.yaml --name more --set concepts.limit=200",
+        f"{me} copy {settings.recipe} mine.yaml && {me} run mine.yaml",
     ]
     out.print(console_summary(metrics, report=target / "report.html", next_commands=commands))
 
@@ -199,6 +202,11 @@ def _config_path(given: str) -> Path:
     return Path(given)
 
 
+def _myself() -> str:
+    """How to call this program: by its name where the shell finds it, else by its path."""
+    return "symdistill" if shutil.which("symdistill") else shlex.quote(sys.argv[0])
+
+
 def _newest_run() -> Path:
     runs = [path.parent for path in Path("runs").glob("*/config.yaml")]
     if not runs:
@@ -212,9 +220,16 @@ def _newest_run() -> Path:
 def _prepare(threads: int) -> None:
     """Set what the libraries read before they are loaded."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-    from transformers.utils import logging
+    from symdistill.machine import usable_cores
 
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    try:
+        import torch
+        from transformers.utils import logging
+    except ImportError as error:
+        raise InputError(
+            f"expected the packages that a run on this machine needs; {error.name} is not "
+            "installed; run: pip install 'symdistill[local]'"
+        ) from error
+    torch.set_num_threads(threads or usable_cores())
     logging.set_verbosity_error()
     logging.disable_progress_bar()

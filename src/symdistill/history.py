@@ -61,7 +61,7 @@ def history(run: Path, id_: str) -> Group:
         if judge == "selection":
             said = "kept" if score else "refused"
         parts.append(_line(f"  round {round_}  {judge}", f"{said}  {reason}".rstrip()))
-    ledger = Ledger(run / "ledger.sqlite")
+    ledger = Ledger(run / "ledger.sqlite", read_only=True)
     try:
         for occasion in lineage:
             parts += _occasion(occasion, ledger.call(occasion["request_key"]))

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from symdistill.errors import RunError
 from symdistill.records import canonical_json, content_hash
@@ -75,8 +76,11 @@ class Call:
 class Ledger:
     """The journal of one run. One process writes; any number may read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        if read_only:
+            self._db = _open_to_read(path)
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
@@ -212,6 +216,17 @@ class Ledger:
                 f"expected to write the ledger {self.path}; got: {error}; free some disk space or "
                 "close the other program, then run the same command again: nothing recorded is lost"
             ) from error
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing, also in a folder in which nothing can be written."""
+    place = quote(str(path.absolute()))
+    for way in ("mode=ro", "immutable=1"):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            db = sqlite3.connect(f"file:{place}?{way}", uri=True)
+            db.execute("SELECT count(*) FROM calls").fetchone()
+            return db
+    raise RunError(f"expected a whole ledger at {path}; it is missing or damaged; run again first")
 
 
 def _now() -> str:

@@ -28,6 +28,17 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: of its affinity, and of its container's share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = Path("/sys/fs/cgroup/cpu.max")
+    if share.is_file():
+        quota, period = share.read_text().split()[:2]
+        if quota != "max":
+            cores = min(cores or 1, max(1, round(int(quota) / int(period))))
+    return cores or 1
+
+
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)

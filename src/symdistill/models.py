@@ -27,6 +27,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from symdistill.errors import InputError, RunError
 from symdistill.records import content_hash
@@ -68,6 +69,11 @@ EMBEDDED = {
 }
 
 
+LAYOUT = 2  # of a converted folder in the cache; raise it when what is written there changes
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
+SETTINGS_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")
+
+
 def resolve(name: str, *, revision: str | None = None) -> Model:
     """The local model behind a name.
 
@@ -83,7 +89,7 @@ def resolve(name: str, *, revision: str | None = None) -> Model:
     folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return Model(name, folder, fingerprint(folder), note=folder.name)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
         raise InputError(
             f"expected a model folder, a hub id (org/name@revision) or one of "
             f"{', '.join('embedded:' + key for key in EMBEDDED)}; got {name!r}, "
@@ -93,7 +99,7 @@ def resolve(name: str, *, revision: str | None = None) -> Model:
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of the weights and the tokenizer of a model folder.
+    """Hash of what decides a model's answers: weights, tokenizer, and their settings.
 
     Raises:
         InputError: the folder cannot be read or holds no safetensors weights.
@@ -118,8 +124,27 @@ def _fingerprint(present: dict[str, Path], folder: Path) -> str:
             f"expected config.json and *.safetensors in {folder}; {found}; weights in pickle "
             "formats are never opened: save the model again with safe_serialization=True"
         )
-    parts = [*weights, *(file for file in ("tokenizer.json", "tokenizer.model") if file in present)]
-    return content_hash({file: sha256_of(present[file]) for file in parts})
+    tokens = [file for file in TOKENIZER_FILES if file in present]
+    settings = [file for file in SETTINGS_FILES if file in present]
+    return content_hash(
+        {
+            **{file: sha256_of(present[file]) for file in [*weights, *tokens]},
+            **{file: _settings(present[file]) for file in settings},
+        }
+    )
+
+
+def _settings(path: Path) -> Any:
+    """A model's settings without what only says where and with what they were written."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"expected JSON in {path}; got: {error}; mend or replace it") from error
+    if not isinstance(known, dict):
+        raise InputError(f"expected a JSON object in {path}; got {type(known).__name__}; mend it")
+    return {
+        key: known[key] for key in known if key not in {"_name_or_path", "transformers_version"}
+    }
 
 
 def sha256_of(path: Path) -> str:
@@ -179,7 +204,7 @@ def _known_fingerprint(folder: Path) -> str:
 
 def _from_gguf(gguf: Path) -> Path:
     """A plain float32 safetensors folder of a GGUF file, written once into the cache."""
-    folder = cache_folder() / f"{gguf.stem}-{sha256_of(gguf)[:16]}"
+    folder = cache_folder() / f"{gguf.stem}-{sha256_of(gguf)[:16]}-{LAYOUT}"
     if (folder / "fingerprint.json").is_file():
         return folder
     import torch

@@ -20,6 +20,7 @@ the run's name, paths and clock times enter no fingerprint and no table.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -38,6 +39,8 @@ from symdistill.ledger import Ledger
 from symdistill.progress import Progress
 from symdistill.records import Item, Knowledge, Verdict, View, content_hash
 from symdistill.tables import read_records, table_metadata, write_records
+
+DISK_FULL_BYTES = 2**20
 
 R = TypeVar("R", Item, Knowledge, Verdict, View)
 
@@ -114,19 +117,29 @@ class Run:
             ) from error
         kept = folder / "config.yaml"
         ours = {".lock", "config.yaml.aside"}  # of an opening that was cut off
-        if not kept.exists() and any(path.name not in ours for path in folder.iterdir()):
+        try:
+            others = [path.name for path in folder.iterdir() if path.name not in ours]
+        except OSError as error:
+            raise InputError(
+                f"expected a readable run folder at {folder}; got: {error.strerror}; check its "
+                "permissions or choose another with --out"
+            ) from error
+        if "config.yaml" not in others and others:
             raise InputError(
                 f"expected an empty folder or a run at {folder}; got other files and no "
                 "config.yaml; choose another name or --out"
             )
         lock = _lock(folder)
         try:
-            if kept.exists():
+            begun = any((folder / "steps").glob("*"))
+            if begun:
                 _check_same(kept, config, accept_changes)
-            _write_text(kept, dump_config(config))
+            else:  # nothing was made by these settings yet, so they may still be mended
+                _write_text(kept, dump_config(config))
             run = cls(folder, config, progress or Progress(), lock)
             try:
                 yield run
+                _write_text(kept, dump_config(config))
             finally:
                 run.ledger.close()
         finally:
@@ -250,9 +263,16 @@ class Run:
 
     @contextlib.contextmanager
     def _timed(self, step: str, mark: str, round: int, stage: str) -> Iterator[None]:
+        _write_text(self.folder / "config.yaml", dump_config(self.config))
         start, self._tokens = time.perf_counter(), 0
+        _forget_peak()
         try:
             yield
+        except Exception as error:
+            if shutil.disk_usage(self.folder).free < DISK_FULL_BYTES:
+                # libraries tell a full disk each in its own way
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder)) from error
+            raise
         finally:
             self.ledger.record_stage(
                 step=step,
@@ -265,8 +285,19 @@ class Run:
             )
 
 
+def _forget_peak() -> None:
+    """Begin a new peak where the system can (Linux); elsewhere peaks are the process's so far."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_rss_mb() -> float:
-    """The largest resident memory this process has had, in MB."""
+    """The largest resident memory of this process since the step began, in MB."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

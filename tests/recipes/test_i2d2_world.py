@@ -86,6 +86,9 @@ def test_the_figures_follow_from_the_tables(ran: Ran) -> None:
         low, high = figures["accept_rate_interval"]
         assert low <= figures["accept_rate"] <= high
         assert figures["wall_s"] > 0
+    models = ran.metrics["models"]
+    assert set(models) == {"generator", "critic", "judge"}
+    assert all(one["fingerprint"] and one["name"] and one["note"] for one in models.values())
     assert ran.metrics["certified"] is False and ran.metrics["finished"] is True
 
 

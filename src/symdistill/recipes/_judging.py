@@ -24,12 +24,16 @@ from symdistill.critic import (
     EncoderCritic,
     EncoderSettings,
     JudgeSettings,
+    Label,
+    check_splits,
     choose_cut,
     likelihood_scores,
     negation_scores,
     read_labels,
+    split_by_concept,
 )
 from symdistill.critic.encoder import Calibration
+from symdistill.critic.labels import Split
 from symdistill.evaluation.metrics import (
     auc,
     average_precision,
@@ -42,6 +46,9 @@ from symdistill.evaluation.rounds import JUDGE_CUT
 from symdistill.models import resolve
 from symdistill.run import Run, StoredFolder
 from symdistill.teachers import LocalTeacher
+
+SHARES: Mapping[Split, float] = {"train": 0.5, "calibration": 0.16, "test": 0.14, "judge": 0.2}
+"""Of the concepts, where labels name no split."""
 
 
 class CriticSettings(Settings):
@@ -125,7 +132,7 @@ def fit_critic(
     """The critic of a round: fitted in round 0, and again in rounds that bring new labels."""
     labels = [
         one
-        for one in read_labels(label_files(settings.labels))
+        for one in split_labels(settings.labels, ("train", "calibration"))
         if one.round <= number and one.split != "judge"
     ]
     if before is not None and all(one.round < number for one in labels):
@@ -135,7 +142,7 @@ def fit_critic(
     def likelihood() -> Mapping[str, Any]:
         with run.progress.stage("likelihood of labelled lines", len(labels), "lines") as advance:
             found = untouched.logprobs(
-                [one.prompt or "" for one in labels],
+                [one.prompt if one.continuation and one.prompt else "" for one in labels],
                 [(one.prompt and one.continuation) or one.text for one in labels],
                 advance=advance,
                 count_tokens=run.count_tokens,
@@ -144,7 +151,13 @@ def fit_critic(
 
     told = [[one.text, one.prompt, one.continuation] for one in labels]
     measured = run.values(
-        "labels", likelihood, stage="critic", round=number, labels=told, model=untouched
+        "labels",
+        likelihood,
+        stage="critic",
+        round=number,
+        labels=told,
+        model=untouched,
+        batch_size=untouched.batch_size,
     )
     rows = features([(measured["logprob"][i], measured["tokens"][i]) for i in range(len(labels))])
     part = {
@@ -262,7 +275,7 @@ def fit_judge(run: Run, settings: IndependentJudgeSettings | None, seed: int) ->
     """The second opinion: another architecture, trained on the labels of the split "judge"."""
     if settings is None:
         return None
-    known = read_labels(label_files(settings.labels), needed=("judge",))
+    known = split_labels(settings.labels, ("judge",))
     labels = [one for one in known if one.split == "judge" and one.usable]
     tested = [one for one in known if one.split == "test"]
     model = resolve(settings.model)
@@ -302,7 +315,7 @@ def fit_judge(run: Run, settings: IndependentJudgeSettings | None, seed: int) ->
         model=model,
         seed=seed,
         training=settings.training,
-        labels=[[one.text, one.concept, one.label] for one in [*labels, *tested]],
+        labels=[[one.text, one.concept, one.label, one.split or ""] for one in [*labels, *tested]],
     )
     return Judge(DecoderJudge.load(stored.folder, model=model.folder), stored.notes)
 
@@ -311,6 +324,15 @@ def label_files(sources: Sequence[str]) -> list[Path]:
     """The files of labelled statements; "everyday" is the packaged one."""
     packaged = Path(str(files("symdistill") / "data" / "labels" / "everyday.jsonl"))
     return [packaged if source == "everyday" else Path(source) for source in sources]
+
+
+def split_labels(sources: Sequence[str], needed: Sequence[Split]) -> list[Label]:
+    """The labels of the sources; those that name no split get one, drawn by concept."""
+    labels = read_labels(label_files(sources), needed=needed)
+    if all(one.split is None for one in labels):
+        labels = split_by_concept(labels, SHARES)
+        check_splits(labels, needed, what=", ".join(sources))
+    return labels
 
 
 def features(likelihoods: Sequence[tuple[float, int]]) -> NDArray[np.float64]:

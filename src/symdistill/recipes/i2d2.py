@@ -63,9 +63,10 @@ from symdistill.sources import (
     read_concepts,
     statement,
 )
+from symdistill.sources.forms import everyday_jsonl
 from symdistill.students import SFTSettings, TrainProgress, fine_tune
 from symdistill.teachers import LocalTeacher, SampleRequest, Sampling
-from symdistill.teachers.local import decoding_settings, perplexity
+from symdistill.teachers.local import EXTEND_WORDS, decoding_settings, perplexity
 
 
 class ConceptSettings(Settings):
@@ -155,9 +156,10 @@ class I2D2Config(Config):
 
 def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
     """Run the recipe in an open run folder; gives what is written to metrics.json."""
-    asked = read_items(run, config)
-    untouched = LocalTeacher(resolve(config.model), batch_size=config.batch_size)
+    models = named_models(config)  # a name that is wrong is told before anything is done
     grammar = read_grammar(config.prompts)
+    asked = read_items(run, config)
+    untouched = LocalTeacher(models["generator"], batch_size=config.batch_size)
     prompts = choose_prompts(run, config, asked, grammar, untouched)
     run.progress.plan(plan(config, len(prompts), judged=config.judge is not None))
     judge = fit_judge(run, config.judge, config.seed)
@@ -178,7 +180,8 @@ def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
             generator = imitate(run, config, rounds, untouched)
     words = phrases_of(config.constraints.function_words, "function_words")
     views = views_of(rounds, config.replay_weight)
-    return publish(run, asked, rounds, judge, views, function_words=words, seed=config.seed)
+    figures = publish(run, asked, rounds, judge, views, function_words=words, seed=config.seed)
+    return {**figures, "models": {role: about(model) for role, model in models.items()}}
 
 
 # -- the stages, in the order in which they run --------------------------------------------------
@@ -231,8 +234,9 @@ def choose_prompts(
         "perplexity",
         make,
         stage="prompts",
-        prompts=[prompt.id for prompt in prompts],
+        prompts=prompts,
         model=untouched,
+        batch_size=config.batch_size,
     )
     return rank_prompts(prompts, ranked.values, config.prompts.per_concept)
 
@@ -289,7 +293,8 @@ def write(
                     ),
                 )
             )
-        return merge_repeats(lines)
+        # of equal lines a finished one comes first and says what became of the line
+        return merge_repeats(sorted(lines, key=lambda line: not line.fields["finished"]))
 
     return run.table(
         "lines",
@@ -298,7 +303,8 @@ def write(
         stage="write",
         round=number,
         seed=config.seed,
-        prompts=list(by_id),
+        prompts=prompts,
+        extend_words=EXTEND_WORDS,
         samples=[first, config.prompts.samples],
         model=generator,
         constraints=[one and one.fingerprint for one in constraint.values()],
@@ -344,7 +350,7 @@ def measure(
             added = {
                 "logprob": own.total,
                 "tokens": own.tokens,
-                "specificity": float(says[0]) if others else None,
+                "specificity": float(says[0]) if others and own.tokens else None,
                 "swaps": swaps,
             }
             measured.append(replace(line, fields={**line.fields, **added}))
@@ -359,6 +365,10 @@ def measure(
         lines=lines,
         items=asked,
         model=untouched,
+        grammar=[
+            (one.id, one.text, one.relation_plural, one.relation_singular, sorted(one.topics))
+            for one in grammar.patterns
+        ],
         swaps=config.swaps,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -561,6 +571,19 @@ def plan(config: I2D2Config, prompts: int, *, judged: bool) -> dict[str, float]:
     return expected_s
 
 
+def named_models(config: I2D2Config) -> dict[str, Model]:
+    """The models that the configuration names, by what they are for."""
+    names = {"generator": config.model, "critic": config.critic.encoder}
+    if config.judge is not None:
+        names["judge"] = config.judge.model
+    return {role: resolve(name) for role, name in names.items()}
+
+
+def about(model: Model) -> dict[str, str]:
+    """What the report says of a model."""
+    return {"name": model.name, "note": model.note, "fingerprint": model.fingerprint}
+
+
 # -- small parts ---------------------------------------------------------------------------------
 
 
@@ -603,13 +626,21 @@ def phrases_of(source: str, packaged: str) -> tuple[str, ...]:
 
 def content_of(source: str) -> str:
     """What a concept source held when it was read: a file's hash, else its name."""
+    if source == "everyday":
+        return content_hash(everyday_jsonl())
     path = Path(source)
-    return sha256_of(path) if path.is_file() else source
+    try:
+        return sha256_of(path) if path.is_file() else source
+    except OSError as error:
+        raise InputError(
+            f"expected a readable concept list at {source}; got: {error.strerror}; check its "
+            "permissions"
+        ) from error
 
 
 def continuation_of(prompt: Prompt, said: str) -> str:
     """What the generator added to the prompt, as it stands in the statement."""
-    return said[len(prompt.text) - prompt.lead :]
+    return said[len(" ".join(prompt.text[prompt.lead :].split())) :]
 
 
 def put_in_others(

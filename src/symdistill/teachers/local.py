@@ -122,7 +122,8 @@ class LocalTeacher:
         """One continuation per request, from the ledger where it is there already.
 
         Args:
-            requests: what is wanted; (prompt, constraint, sample_index) must differ.
+            requests: what is wanted; equal ones (of items with the same forms, say) share an
+                answer.
             sampling: how it is drawn.
             seed: the run's seed.
             ledger: where each batch is committed before it is used.
@@ -134,8 +135,9 @@ class LocalTeacher:
             samples in the order of their keys.
         """
         keyed = [(self.key(request, sampling, seed), request) for request in requests]
+        distinct = list({key: (key, request) for key, request in keyed}.values())
 
-        def answer(batch: list[tuple[str, SampleRequest]]) -> list[Sample]:
+        def answer(batch: list[tuple[str, SampleRequest]]) -> list[dict[str, Any]]:
             known = ledger.lookup([key for key, _ in batch])
             missing = [(key, request) for key, request in batch if key not in known]
             if missing:
@@ -161,10 +163,14 @@ class LocalTeacher:
                     for (key, _), (response, _) in zip(missing, written, strict=True)
                 )
             advance(len(batch))
-            return [Sample(request=request, key=key, **known[key]) for key, request in batch]
+            return [{"key": key, **known[key]} for key, _ in batch]
 
-        batches = map_batches(answer, keyed, key=lambda pair: pair[0], batch_size=self.batch_size)
-        return [sample for batch in batches for sample in batch]
+        batches = map_batches(
+            answer, distinct, key=lambda pair: pair[0], batch_size=self.batch_size
+        )
+        answered = {one["key"]: one for batch in batches for one in batch}
+        in_order = sorted(keyed, key=lambda pair: (pair[0], pair[1].prompt_id))
+        return [Sample(request=request, **answered[key]) for key, request in in_order]
 
     def logprobs(
         self,
@@ -177,7 +183,9 @@ class LocalTeacher:
         """log p(continuation | prefix) for each pair, in nats.
 
         Prefix and continuation are tokenised apart and joined, which is what the model sees
-        when it writes. With an empty prefix the continuation's first token is given, not scored.
+        when it writes; the prefix gets the special tokens that the tokenizer gives a text (a
+        beginning-of-text token, or none). With an empty prefix and no such token, the
+        continuation's first token is given, not scored.
 
         Raises:
             ValueError: unequal numbers of prefixes and continuations.
@@ -189,7 +197,7 @@ class LocalTeacher:
         model, tokenizer = self._load()
         pairs: list[tuple[list[int], list[int]]] = []
         for prefix, continuation in zip(prefixes, continuations, strict=True):
-            given = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
+            given = tokenizer(prefix)["input_ids"]
             written = tokenizer(continuation, add_special_tokens=False)["input_ids"]
             if not given:
                 given, written = written[:1], written[1:]
@@ -284,7 +292,6 @@ class LocalTeacher:
             [request.prompt for request in requests],
             return_tensors="pt",
             padding=True,
-            add_special_tokens=False,
         ).to(model.device)
         width = int(inputs["input_ids"].shape[1])
         eos = _end_tokens(model, tokenizer)

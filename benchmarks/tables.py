@@ -1,0 +1,77 @@
+"""The tables of docs/results.md, from the committed results: `python -m benchmarks.tables`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.result import FOLDER
+
+
+def main() -> None:
+    """Print every table whose result is there."""
+    for name, table in (("i2d2", i2d2), ("world", world), ("critic_human", critic_human)):
+        path = FOLDER / f"{name}.json"
+        if path.is_file():
+            print(f"\n{name}\n")
+            table(json.loads(path.read_text(encoding="utf-8")))
+
+
+def i2d2(result: dict[str, Any]) -> None:
+    """Per arm and round: accept rates with intervals, and what the lines say."""
+    _row("arm", "round", "written", "kept", "judge", "critic", "specificity (nats)",
+         "per token", "swap", "words", "finished")  # fmt: skip
+    _row(*["---"] * 11)
+    for arm, found in result["rows"].items():
+        for one in found.get("rounds", []) if isinstance(found, dict) else []:
+            _row(arm, one["round"], one["written"], one["kept"],
+                 _ranged(one, "independent"), _ranged(one, "critic"),
+                 _ranged(one, "specificity"), _two(one["specificity_per_token"]),
+                 _two(one["swap_accept_share"]), f"{one['words_mean']:.1f}",
+                 _two(one["finished_share"]))  # fmt: skip
+    print()
+    _row("arm", "gain, judge", "gain, critic", "specificity change (nats)")
+    _row(*["---"] * 4)
+    for arm, found in result["rows"].items():
+        if isinstance(found, dict) and "gain_independent" in found:
+            _row(arm, *(_ranged(found, key) for key in
+                        ("gain_independent", "gain_critic", "specificity_change")))  # fmt: skip
+
+
+def world(result: dict[str, Any]) -> None:
+    """Per arm: shares of true and of vacuous lines by round, means over the worlds."""
+    _row("arm", "true, by round", "vacuous, by round", "true of kept, round 0")
+    _row(*["---"] * 4)
+    for arm, of_seeds in result["rows"].items():
+        rounds = range(len(of_seeds[0]))
+        shares = [
+            ", ".join(_two(sum(rows[r][key] for rows in of_seeds) / len(of_seeds)) for r in rounds)
+            for key in ("true_share", "vacuous_share")
+        ]
+        _row(arm, *shares, _two(result["kept_true"][arm]))
+
+
+def critic_human(result: dict[str, Any]) -> None:
+    """Per data set: AUCs."""
+    keys = ("auc", "auc_without_negated", "auc_transfer", "auc_likelihood", "auc_negation")
+    _row("set", *keys, "train_s")
+    _row(*["---"] * 7)
+    for name, found in result["rows"].items():
+        _row(name, *(_two(found[key]) for key in keys), f"{found['train_s']:.0f}")
+
+
+def _ranged(row: dict[str, Any], key: str) -> str:
+    low, high = row[f"{key}_interval"]
+    return f"{row[key]:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _two(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _row(*cells: Any) -> None:
+    print(f"| {' | '.join(str(cell) for cell in cells)} |")
+
+
+if __name__ == "__main__":
+    main()

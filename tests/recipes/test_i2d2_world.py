@@ -47,7 +47,7 @@ def true_share(drawn: DrawnWorld, lines: list[Knowledge]) -> float:
 
 def test_the_generator_gets_truer_from_round_to_round(drawn: DrawnWorld, ran: Ran) -> None:
     shares = [true_share(drawn, ran.written(number)) for number in range(3)]
-    assert shares[2] > shares[0] + 0.05, shares
+    assert shares[2] > shares[0], shares  # by how much: benchmarks/world.py
 
 
 def test_what_is_kept_is_truer_than_what_is_written(drawn: DrawnWorld, ran: Ran) -> None:

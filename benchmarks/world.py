@@ -33,7 +33,11 @@ GUARDS_OFF = {
 ARMS: dict[str, dict[str, Any]] = {
     "full": {},
     "no-guards": {"selection": GUARDS_OFF},
-    "no-critic": {"critic": {"target_precision": 0.01}},
+    # the swap test asks the critic too, so it goes with it
+    "no-critic": {
+        "critic": {"target_precision": 0.01},
+        "selection": {"per_continuation": 8, "max_swap_accept_share": None},
+    },
     "no-constraints": {"constraints": {"enforce": False}},
     "sharpened": {"self_imitation": False, "rounds": 0, "sampling": {"temperature": 0.7}},
 }

@@ -125,6 +125,6 @@ def _line(label: str, value: str, style: str = "") -> Text:
 
     text = Text()
     if label:
-        text.append(f"{label:<18}", "dim")
+        text.append(f"{label:<18}  ", "dim")
     text.append(visible(value), style)
     return text

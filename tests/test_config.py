@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from symdistill.config import (
+    BudgetSettings,
     Config,
     Count,
     Settings,
@@ -107,6 +109,41 @@ def test_overrides_win_over_the_file_and_make_groups(tmp_path: Path) -> None:
 
 def test_an_override_can_switch_a_group_off(tmp_path: Path) -> None:
     assert load(tmp_path, "grill:\n  degrees: 1\n", "grill=null").grill is None
+
+
+@pytest.mark.parametrize(
+    ("written", "wall_s"),
+    [
+        ("2h", 7200), ("90s", 90), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172_800), ("90", 90),
+        ("90.5", 90.5), ("1e3", 1000), ("7_200", 7200), ("1d 2h 3m 4.5s", 93_784.5), ("5 M", 300),
+        ("0s", 0), ("null", None),
+    ],
+)  # fmt: skip
+def test_durations_are_read_as_people_write_them(
+    tmp_path: Path, written: str, wall_s: float | None
+) -> None:
+    config = load(tmp_path, f"budget:\n  wall: {written}\n")
+    assert config.budget.wall == wall_s
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "again.yaml", BakeConfig).budget == config.budget
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["2 weeks", "1h1h", "30m1h", "h", "''", "1.h", "-2h", "-5", ".inf", "nan", "true", "[]"],
+)
+def test_what_is_no_duration_is_told(tmp_path: Path, written: str) -> None:
+    said = refusal(tmp_path, f"seed: 1\nbudget:\n  wall: {written}\n")
+    assert said.startswith("budget.wall") and "line 3" in said
+
+
+@given(st.text(max_size=12) | st.floats() | st.integers() | st.binary(max_size=3))
+def test_any_duration_is_read_or_refused(written: object) -> None:
+    try:
+        wall_s = BudgetSettings.model_validate({"wall": written}).wall
+    except ValidationError:
+        return
+    assert wall_s is not None and 0 <= wall_s < float("inf")
 
 
 # -- what is not known is named -----------------------------------------------------------------

@@ -38,12 +38,11 @@ VENDORS = ("nvidia-", "cuda-")
 
 
 def run_time_closure() -> Iterator[Distribution]:
-    """Every installed distribution that `symdistill[local]` needs on this machine."""
+    """Every installed distribution that `symdistill[local,http,llamacpp]` needs here."""
     project = tomllib.loads(PYPROJECT.read_text())["project"]
-    waiting = [
-        (Requirement(line), "")
-        for line in [*project["dependencies"], *project["optional-dependencies"]["local"]]
-    ]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["local"], *extras["http"], *extras["llamacpp"]]
+    waiting = [(Requirement(line), "") for line in lines]
     seen: set[tuple[str, str]] = set()
     given: set[str] = set()
     while waiting:

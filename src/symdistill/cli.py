@@ -1,6 +1,6 @@
 """The command line: `symdistill COMMAND`. Every error a user can meet is one sentence.
 
-Exit codes: 0 done, 1 failed, 2 usage or bad input, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 budget reached, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,15 +21,33 @@ from rich.console import Console
 from symdistill import __version__
 from symdistill.errors import InputError, SymdistillError
 
+if TYPE_CHECKING:
+    from symdistill.config import Config
+
 app = typer.Typer(
     help="Symbolic knowledge distillation: turn what a language model knows into text that you "
     "can read, check and keep, and into a small model that knows it.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 budget reached (all that was "
+    "paid for is kept), 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 out = Console(markup=False, highlight=False, emoji=False)
 RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/demo.")]
+ConfigFile = Annotated[
+    str, typer.Argument(help="A YAML file, a run's config.yaml, or a packaged name (demo, ask).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a field, e.g. --set rounds=1."),
+]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", help="The run folder. Default: runs/NAME.")
+]
+RunName = Annotated[
+    str | None, typer.Option("--name", help="The run's name. Default: the file's name.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -86,52 +104,72 @@ def copy(
 
 @app.command()
 def run(
-    config: Annotated[
-        str, typer.Argument(help="A YAML file, a run's config.yaml, or a packaged name (demo).")
-    ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a field, e.g. --set rounds=1."),
-    ] = None,
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="The run folder. Default: runs/NAME.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="The run's name. Default: the file's name.")
-    ] = None,
+    config: ConfigFile,
+    set_: Overrides = None,
+    folder: OutFolder = None,
+    name: RunName = None,
     accept_changes: Annotated[
         bool, typer.Option("--continue", help="Go on in a folder made by other settings.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make calls again that failed before.")
     ] = False,
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads; 0: one per core. Part of what bytes depend on.")
     ] = 0,
 ) -> None:
     """Run a recipe. Killed or stopped, the same command goes on where it was."""
-    from symdistill.config import load_config
     from symdistill.progress import ConsoleProgress
-    from symdistill.recipes import recipe, recipe_of, run_recipe
-    from symdistill.reporting import console_summary
+    from symdistill.recipes import needs_torch, run_recipe, summary
 
-    path = _config_path(config)
-    kind, _ = recipe(recipe_of(path))
-    overrides = [*(set_ or []), *([f"name={json.dumps(name)}"] if name else [])]
-    settings = load_config(path, kind, overrides)
-    target = folder or Path("runs") / settings.name
+    settings, target = _settings(config, set_, folder, name)
     try:
-        _prepare(threads)
+        _prepare(threads, torch=needs_torch(settings))
         metrics = run_recipe(
-            settings, target, progress=ConsoleProgress(out), accept_changes=accept_changes
+            settings,
+            target,
+            progress=ConsoleProgress(out),
+            accept_changes=accept_changes,
+            retry_failed=retry_failed,
         )
     except KeyboardInterrupt:
         _fail("stopped; what is done is kept: the same command goes on from here", 130)
-    kept = metrics["examples"]["kept"]
-    me, place = _myself(), shlex.quote(str(target))
-    commands = [
-        f"{me} show {kept[0]['id'] if kept else 'ID'} --run {place}",
-        f"{me} run {place}/config.yaml --name more --set concepts.limit=200",
-        f"{me} copy {settings.recipe} mine.yaml && {me} run mine.yaml",
-    ]
-    out.print(console_summary(metrics, report=target / "report.html", next_commands=commands))
+    commands = _next_commands(settings, metrics, target)
+    out.print(summary(metrics, report=target / "report.html", next_commands=commands))
+
+
+@app.command()
+def estimate(
+    config: ConfigFile,
+    set_: Overrides = None,
+    folder: OutFolder = None,
+    name: RunName = None,
+) -> None:
+    """Say what a run would ask of its teachers and what that would cost. Nothing is sent."""
+    from symdistill.estimate import budget_lines
+    from symdistill.estimate import estimate as estimate_role
+    from symdistill.ledger import Ledger
+    from symdistill.recipes import calls
+
+    settings, target = _settings(config, set_, folder, name)
+    asked = calls(settings)
+    if isinstance(asked, str):
+        out.print(asked, soft_wrap=True)
+        return
+    path = target / "ledger.sqlite"
+    ledger = Ledger(path, read_only=True) if path.is_file() else None
+    try:
+        found = [estimate_role(one, ledger) for one in asked]
+        groups = [(f"{one.role}: {one.model}", list(one.lines())) for one in found]
+        groups.append(("budget", list(budget_lines(settings.budget, found, ledger))))
+    finally:
+        if ledger is not None:
+            ledger.close()
+    out.print(f"What {target} would still ask for; nothing is sent.", soft_wrap=True)
+    for title, lines in groups:
+        out.print(title, soft_wrap=True)
+        for what, how_much in lines or [("none", "no limit is set")]:
+            out.print(f"  {what:<12} {how_much}", soft_wrap=True)
 
 
 @app.command()
@@ -150,9 +188,25 @@ def show(
 @app.command()
 def report(run: RunFolder) -> None:
     """Write the report of a run again, from its metrics.json."""
-    from symdistill.reporting import write_report
+    from symdistill.recipes import write_report
 
     out.print(f"Wrote {write_report(run)}", soft_wrap=True)
+
+
+@app.command()
+def fold(run: RunFolder) -> None:
+    """Fold the write-ahead log into ledger.sqlite, so that the folder can be moved or copied."""
+    from symdistill.ledger import Ledger
+
+    path = run / "ledger.sqlite"
+    if not path.is_file():
+        raise InputError(f"expected a run with a ledger at {run}; there is none; check the path")
+    ledger = Ledger(path)
+    try:
+        ledger.fold()
+    finally:
+        ledger.close()
+    out.print(f"Folded: {path} holds every call, and {run} can be moved.", soft_wrap=True)
 
 
 @app.command()
@@ -202,6 +256,35 @@ def _config_path(given: str) -> Path:
     return Path(given)
 
 
+def _settings(
+    config: str, overrides: list[str] | None, folder: Path | None, name: str | None
+) -> tuple[Config, Path]:
+    """The configuration that a command names, and the run folder that it is for."""
+    from symdistill.config import load_config
+    from symdistill.recipes import recipe, recipe_of
+
+    path = _config_path(config)
+    kind, _ = recipe(recipe_of(path))
+    named = [f"name={json.dumps(name)}"] if name else []
+    settings = load_config(path, kind, [*(overrides or []), *named])
+    return settings, folder or Path("runs") / settings.name
+
+
+def _next_commands(settings: Config, metrics: dict[str, Any], folder: Path) -> list[str]:
+    """What to try after a run, as it would be typed."""
+    me, place = _myself(), shlex.quote(str(folder))
+    kept = metrics["examples"]["kept"]
+    commands = [f"{me} show {kept[0]['id'] if kept else 'ID'} --run {place}"]
+    if settings.recipe == "ask":
+        again = f"{me} run {place}/config.yaml --out {place}"
+        if metrics["failed"]:
+            commands.append(f"{again} --retry-failed")
+        commands.append(f"{again} --continue --set samples={metrics['samples'] + 1}")
+    else:
+        commands.append(f"{me} run {place}/config.yaml --name more --set concepts.limit=200")
+    return [*commands, f"{me} copy {settings.recipe} mine.yaml && {me} run mine.yaml"]
+
+
 def _myself() -> str:
     """How to call this program: by its name where the shell finds it, else by its path."""
     return "symdistill" if shutil.which("symdistill") else shlex.quote(sys.argv[0])
@@ -217,9 +300,14 @@ def _newest_run() -> Path:
     return max(runs, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
 
 
-def _prepare(threads: int) -> None:
-    """Set what the libraries read before they are loaded."""
+def _prepare(threads: int, *, torch: bool = True) -> None:
+    """Set what the libraries read before they are loaded; `torch`: the run needs it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if torch:
+        _prepare_torch(threads)
+
+
+def _prepare_torch(threads: int) -> None:
     from symdistill.machine import usable_cores
 
     try:

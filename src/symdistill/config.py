@@ -7,12 +7,14 @@ nothing else: no code, no dotted import paths. Numbers may be written as people 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -36,15 +38,69 @@ def _whole_number(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_whole_number)]
 """A whole number that may be written as `3e6` or `20_000`."""
 
+_DURATION = re.compile(
+    r"(?=.)"
+    + r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in ("d", "h", "m", "s"))
+)
+_UNIT_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+def _duration(value: Any) -> Any:
+    """Durations such as "2h", "1h30m" and "90" in seconds; what is no text as it came."""
+    if isinstance(value, bool):
+        raise ValueError("expected a duration, not true or false")
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    with contextlib.suppress(ValueError):
+        return float(text.replace("_", ""))
+    parts = _DURATION.fullmatch(text)
+    if parts is None:
+        raise ValueError("expected seconds or a duration such as 90s, 2h, 1h30m or 2d")
+    return sum(float(number) * _UNIT_S[unit] for unit, number in parts.groupdict("0").items())
+
+
+Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0, allow_inf_nan=False)]
+"""Seconds that may be written as `2h`, `90s`, `1h30m`, `1.5h` or `2d`."""
+
 
 class Settings(BaseModel):
     """A group of settings: unknown keys are errors, values cannot be changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    decides_nothing: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change no result (names, prices, how hard a server is asked): they may change
+    in a run that goes on, and enter no fingerprint."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of these settings decides results, as plain JSON values."""
+        return decisive(self.model_dump(mode="json"), self)
+
+
+class BudgetSettings(Settings):
+    """What a run may use up, in all its parts and attempts together; null: no limit."""
+
+    usd: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """US dollars that teachers bill, at the prices that are stated."""
+
+    requests: Count | None = Field(None, ge=0)
+    """Requests to teachers."""
+
+    tokens: Count | None = Field(None, ge=0)
+    """Tokens read and written by teachers."""
+
+    wall: Seconds | None = None
+    """Time spent on the run: 7200, 2h, 1h30m."""
+
+    allow_unknown_price: bool = False
+    """Go on under a limit in `usd` where a price is unknown; such requests count as nothing."""
+
 
 class Config(Settings):
     """What every recipe's configuration holds."""
+
+    decides_nothing = frozenset({"name", "budget"})
 
     recipe: str
     """The recipe that reads this file."""
@@ -55,6 +111,8 @@ class Config(Settings):
     seed: Count = Field(0, ge=0)
     """Decides every random choice of the run."""
 
+    budget: BudgetSettings = BudgetSettings()
+
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, name: str) -> str:
@@ -64,6 +122,16 @@ class Config(Settings):
 
 
 C = TypeVar("C", bound=Config)
+
+
+def decisive(values: Mapping[str, Any], like: Settings) -> dict[str, Any]:
+    """The values of a group of settings (of this or of an earlier run) that decide results."""
+    kept = {key: value for key, value in values.items() if key not in like.decides_nothing}
+    for key, value in kept.items():
+        group = getattr(like, key, None)
+        if isinstance(group, Settings) and isinstance(value, Mapping):
+            kept[key] = decisive(value, group)
+    return kept
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,7 +1,8 @@
 """One line's whole history, from the run folder: what judges said, and every call that wrote it.
 
-Takes a run folder and an id; reads its tables with DuckDB and its ledger; gives text for the
-terminal. What a model wrote is shown as text: never as markup, control characters made visible.
+Takes a run folder and the id of a line, or of a failure (a sample without an answer); reads its
+tables with DuckDB and its ledger; gives text for the terminal. What a model wrote is shown as text:
+never as markup, control characters made visible.
 """
 
 from __future__ import annotations
@@ -18,26 +19,27 @@ from symdistill.ledger import Ledger
 
 
 def history(run: Path, id_: str) -> Group:
-    """Everything the run knows of one line.
+    """Everything the run knows of one line, or of one failure.
 
     Raises:
         InputError: no run there, no such line, or several that begin so.
     """
     import duckdb
 
-    table = run / "tables" / "knowledge.parquet"
-    if not table.is_file():
+    tables = run / "tables"
+    if not (tables / "knowledge.parquet").is_file():
         raise InputError(
             f"expected a finished run at {run}; it has no tables yet; run it first, or give "
             "--run FOLDER"
         )
     db = duckdb.connect()
-    found = db.execute(
-        "SELECT k.id, k.text, k.fields, k.lineage, i.text AS concept, i.kind "
-        "FROM read_parquet(?) k JOIN read_parquet(?) i ON i.id = k.item_id "
-        "WHERE starts_with(k.id, ?) ORDER BY k.id LIMIT 3",
-        [str(table), str(run / "tables" / "items.parquet"), id_.lower()],
-    ).fetchall()
+    found = [
+        (name, id)
+        for name in ("knowledge", "failures")
+        for (id,) in _rows(
+            db, tables, name, "SELECT id FROM {} WHERE starts_with(id, ?) ORDER BY id LIMIT 3", id_
+        )
+    ]
     if not id_ or not found:
         raise InputError(
             f"expected the id of a line in {run}; found none that begins with {id_!r}; ids are in "
@@ -45,45 +47,102 @@ def history(run: Path, id_: str) -> Group:
         )
     if len(found) > 1:
         raise InputError(
-            f"expected one line; several ids begin with {id_!r} (such as {found[0][0]} and "
-            f"{found[1][0]}); give more digits"
+            f"expected one line; several ids begin with {id_!r} (such as {found[0][1]} and "
+            f"{found[1][1]}); give more digits"
         )
-    line, text, fields, lineage, concept, kind = found[0]
-    parts = [_line("", text, "bold"), _line("id", line), _line(str(kind), concept)]
+    ((name, id),) = found
+    ledger = Ledger(run / "ledger.sqlite", read_only=True)
+    try:
+        tell = _line_history if name == "knowledge" else _failure_history
+        return Group(*tell(db, run, id, ledger))
+    finally:
+        ledger.close()
+
+
+def _rows(db: Any, tables: Path, name: str, query: str, value: str) -> list[tuple[Any, ...]]:
+    """What a query finds in a table of the run, named `{}` there; nothing where it has none."""
+    path = tables / f"{name}.parquet"
+    if not path.is_file():
+        return []
+    where = str(path).replace("'", "''")
+    found: list[tuple[Any, ...]] = db.execute(
+        query.format(f"read_parquet('{where}')"), [value.lower()]
+    ).fetchall()
+    return found
+
+
+def _line_history(db: Any, run: Path, id: str, ledger: Ledger) -> list[Text]:
+    tables = run / "tables"
+    query = "SELECT item_id, text, fields, lineage FROM {} WHERE id = ?"
+    ((item_id, text, fields, lineage),) = _rows(db, tables, "knowledge", query, id)
+    parts = [_line("", text, "bold"), _line("id", id), *_item(db, tables, item_id)]
     parts += _fields(json.loads(fields))
-    parts.append(Text("\njudged", "bold"))
-    for judge, score, status, reason, round_ in db.execute(
-        "SELECT judge, score, status, reason, round FROM read_parquet(?) WHERE knowledge_id = ? "
+    verdicts = _rows(
+        db,
+        tables,
+        "verdicts",
+        "SELECT judge, score, status, reason, round FROM {} WHERE knowledge_id = ? "
         "ORDER BY round, judge",
-        [str(run / "tables" / "verdicts.parquet"), line],
-    ).fetchall():
+        id,
+    )
+    if verdicts:
+        parts.append(Text("\njudged", "bold"))
+    for judge, score, status, reason, round_ in verdicts:
         said = status if score is None else f"{score:.3f}"
         if judge == "selection":
             said = "kept" if score else "refused"
         parts.append(_line(f"  round {round_}  {judge}", f"{said}  {reason}".rstrip()))
-    ledger = Ledger(run / "ledger.sqlite", read_only=True)
-    try:
-        for occasion in lineage:
-            parts += _occasion(occasion, ledger.call(occasion["request_key"]))
-    finally:
-        ledger.close()
-    trained = db.execute(
-        "SELECT DISTINCT round FROM read_parquet(?) WHERE list_contains(knowledge_ids, ?) "
-        "ORDER BY round",
-        [str(run / "tables" / "views.parquet"), line],
-    ).fetchall()
+    for occasion in lineage:
+        parts += _occasion(occasion, ledger.call(occasion["request_key"]))
+    if (tables / "views.parquet").is_file():
+        parts.append(_line("\nstudents trained on it", _students(db, run, id)))
+    return parts
+
+
+def _students(db: Any, run: Path, id: str) -> str:
+    """Which students were trained on a line."""
+    query = "SELECT DISTINCT round FROM {} WHERE list_contains(knowledge_ids, ?) ORDER BY round"
+    trained = _rows(db, run / "tables", "views", query, id)
     students = sorted(
         int(path.name)
         for path in (run / "students").glob("*")
         if path.name.isdigit() and any(int(path.name) > kept for (kept,) in trained)
     )
-    learnt = ", ".join(f"students/{number}" for number in students) or "none"
-    parts.append(_line("\nstudents trained on it", learnt))
-    return Group(*parts)
+    return ", ".join(f"students/{number}" for number in students) or "none"
+
+
+def _failure_history(db: Any, run: Path, id: str, ledger: Ledger) -> list[Text]:
+    tables = run / "tables"
+    query = "SELECT item_id, sample_index, kind, reason, attempts, request_key FROM {} WHERE id = ?"
+    ((item_id, sample, kind, reason, attempts, key),) = _rows(db, tables, "failures", query, id)
+    parts = [
+        _line("", "no answer", "bold"),
+        _line("id", id),
+        *_item(db, tables, item_id),
+        _line("sample", str(sample)),
+        _line("why", f"{kind}: {reason}"),
+        _line("attempts", str(attempts)),
+        _line("request", key),
+    ]
+    failed = ledger.failures([key]).get(key)
+    if failed is None:
+        known = "this failure is not in the ledger of this run: it was retried, or forgotten to be"
+        return [*parts, _line("ledger", known)]
+    return [*parts, _line("model", failed.model), *_asked("asked", failed.request["prompt"])]
+
+
+def _item(db: Any, tables: Path, id: str) -> list[Text]:
+    """What was asked about."""
+    found = _rows(db, tables, "items", "SELECT kind, text FROM {} WHERE id = ?", id)
+    return [_line(kind, text) for kind, text in found]
 
 
 def _fields(fields: dict[str, Any]) -> list[Text]:
-    shown = [_line("prompt", str(fields.get("prompt", "")))]
+    shown = [_line("prompt", str(fields["prompt"]))] if "prompt" in fields else []
+    if fields.get("finish_reason") not in (None, "stop"):
+        shown.append(_line("ended by", str(fields["finish_reason"])))
+    if fields.get("terms"):
+        shown.append(_line("terms", str(fields["terms"])))
     if fields.get("logprob") is not None:
         shown.append(
             _line("log-likelihood", f"{fields['logprob']:.2f} nats over {fields['tokens']} tokens")
@@ -109,7 +168,7 @@ def _occasion(occasion: dict[str, Any], call: dict[str, Any] | None) -> list[Tex
     cost = "price unknown" if call["cost_usd"] is None else f"{call['cost_usd']:.6f} USD"
     parts += [
         _line("  model", str(call["model"])),
-        _line("  asked", str(call["request"]["prompt"])),
+        *_asked("  asked", call["request"]["prompt"]),
         _line("  answered", str(call["response"]["text"])),
         _line(
             "  took",
@@ -118,6 +177,16 @@ def _occasion(occasion: dict[str, Any], call: dict[str, Any] | None) -> list[Tex
         ),
     ]
     return parts
+
+
+def _asked(label: str, prompt: Any) -> list[Text]:
+    """A prompt: a text, or the messages of a chat."""
+    if isinstance(prompt, str):
+        return [_line(label, prompt)]
+    return [
+        _line(label if first else " ", f"{message['role']}: {message['content']}")
+        for first, message in zip([True] + [False] * len(prompt), prompt, strict=False)
+    ]
 
 
 def _line(label: str, value: str, style: str = "") -> Text:

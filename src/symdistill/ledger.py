@@ -5,52 +5,147 @@ commit), so after kill -9 a call is there whole or not at all, and never made ag
 What a call was paid for lives here and not in the tables, which hold no clock times.
 
 A key is the hash of the canonical request: what was asked of which weights with which settings.
-Unknown prices are NULL, never zero.
+What the samples of a request share is stored once. Unknown prices are NULL, never zero.
 
-Also here: how long each step of the run took, over all its attempts.
+Calls that failed are here with their reason, and attempts that were lost (sent, perhaps billed,
+without a whole reply) with the most that they can have cost. Running sums per role, model and
+outcome are kept beside them, so that the bill is read without reading the calls.
+
+Also here: how long each step of the run took, over all its attempts; and what each process that
+worked on the run may have had in flight when it was cut off (see `budget`); and notes of work
+that goes on at a server meanwhile.
+
+Not here: protection from a power cut, after which the last seconds may be missing (the file stays
+whole); more than one writing process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from symdistill.errors import RunError
 from symdistill.records import canonical_json, content_hash
 
 KEY_LENGTH = 32  # hexadecimal digits: a clash must not hand one request another's answer
+LOCK_WAIT_S = 30.0  # for another program that writes the file
+PICO = 10**12  # money is added up in whole 1e-12 USD: exact, in any order
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS calls (
-    key TEXT PRIMARY KEY,
-    role TEXT NOT NULL,
-    model TEXT NOT NULL,
-    request TEXT NOT NULL,
-    response TEXT NOT NULL,
-    tokens_in INTEGER NOT NULL,
-    tokens_out INTEGER NOT NULL,
-    cost_usd REAL,
-    wall_s REAL NOT NULL,
-    recorded_at TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS stages (
-    step TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    stage TEXT NOT NULL,
-    wall_s REAL NOT NULL,
-    tokens INTEGER NOT NULL,
-    peak_rss_mb REAL NOT NULL,
-    recorded_at TEXT NOT NULL
-);
-"""
+_VERSION = 1  # of the tables below, as `PRAGMA user_version`; 0 had the request in every call
+_BLOCK = 500  # keys per query
+# More than SQLite's usual 4 MB and 2 MB: as keys are random, every batch touches pages everywhere,
+# and with room for them a batch costs about a fifth less.
+_FOLD_PAGES = 8000  # of 4 kB in the log before it is folded
+_CACHE_PAGES = 4000
+
+# `calls` has a rowid: with answers of 1 kB, a table ordered by its random keys is three times as
+# large and as slow.
+_SCHEMA = (
+    """CREATE TABLE requests (
+        id INTEGER PRIMARY KEY,
+        hash INTEGER NOT NULL UNIQUE,
+        request TEXT NOT NULL
+    )""",
+    """CREATE TABLE calls (
+        key TEXT NOT NULL PRIMARY KEY,
+        role TEXT NOT NULL,
+        model TEXT NOT NULL,
+        request_id INTEGER NOT NULL REFERENCES requests (id),
+        sample_index INTEGER,
+        requests INTEGER NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        cost_usd REAL,
+        wall_s REAL NOT NULL,
+        recorded_at TEXT NOT NULL,
+        response TEXT NOT NULL
+    )""",
+    """CREATE TABLE failures (
+        key TEXT NOT NULL PRIMARY KEY,
+        role TEXT NOT NULL,
+        model TEXT NOT NULL,
+        request_id INTEGER NOT NULL REFERENCES requests (id),
+        sample_index INTEGER,
+        requests INTEGER NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        cost_usd REAL,
+        wall_s REAL NOT NULL,
+        recorded_at TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        attempts INTEGER NOT NULL
+    )""",
+    """CREATE TABLE lost (
+        key TEXT NOT NULL,
+        role TEXT NOT NULL,
+        model TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        cost_usd REAL,
+        wall_s REAL NOT NULL,
+        recorded_at TEXT NOT NULL,
+        reason TEXT NOT NULL
+    )""",
+    """CREATE TABLE accounts (
+        role TEXT NOT NULL,
+        model TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        calls INTEGER NOT NULL,
+        requests INTEGER NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        wall_s REAL NOT NULL,
+        pico_usd INTEGER NOT NULL,
+        unpriced INTEGER NOT NULL,
+        PRIMARY KEY (role, model, outcome)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE sessions (
+        id INTEGER PRIMARY KEY,
+        started_at TEXT NOT NULL,
+        wall_s REAL NOT NULL,
+        leased_requests INTEGER NOT NULL,
+        leased_tokens INTEGER NOT NULL,
+        leased_pico_usd INTEGER NOT NULL
+    )""",
+    """CREATE TABLE notes (
+        name TEXT NOT NULL PRIMARY KEY,
+        note TEXT NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS stages (
+        step TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        round INTEGER NOT NULL,
+        stage TEXT NOT NULL,
+        wall_s REAL NOT NULL,
+        tokens INTEGER NOT NULL,
+        peak_rss_mb REAL NOT NULL,
+        recorded_at TEXT NOT NULL
+    )""",
+)
+
+_ADD_CALL = "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING"
+_ADD_FAILURE = (
+    "INSERT INTO failures VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING"
+)
+_ADD_LOST = "INSERT INTO lost VALUES (?,?,?,?,?,?,?,?,?,?)"
+_ADD_TO_ACCOUNT = (
+    "INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (role, model, outcome) "
+    "DO UPDATE SET calls = calls + excluded.calls, requests = requests + excluded.requests, "
+    "tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out, "
+    "wall_s = wall_s + excluded.wall_s, pico_usd = pico_usd + excluded.pico_usd, "
+    "unpriced = unpriced + excluded.unpriced"
+)
 
 
 def request_key(request: Mapping[str, Any]) -> str:
@@ -60,109 +155,295 @@ def request_key(request: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One answered call. `wall_s` is the call's share of its batch's seconds."""
+    """One answered sample.
+
+    Where one request brought several samples, its first carries the request's `tokens_in`, its
+    seconds and its `requests`; the others have 0 there.
+    """
 
     key: str
     role: str  # "teacher", "critic", "judge" ...
     model: str  # name as the user wrote it
-    request: Mapping[str, Any]
+    request: Mapping[str, Any]  # canonical; its `sample_index` tells its samples apart
     response: Mapping[str, Any]
     tokens_in: int
     tokens_out: int
+    wall_s: float  # in a batch, the call's share of it
+    cost_usd: float | None = None  # None: unknown
+    requests: int = 1  # sent requests that are counted here
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """A sample that ended without an answer; what it was billed for, if anything, is known."""
+
+    key: str
+    role: str
+    model: str
+    request: Mapping[str, Any]
+    kind: str  # "context_overflow", "refused", "gave_up" ...
+    reason: str
+    attempts: int
+    tokens_in: int = 0
+    tokens_out: int = 0
+    wall_s: float = 0.0
+    cost_usd: float | None = 0.0
+    requests: int = 1  # 0 where all its attempts are counted as lost
+
+
+@dataclass(frozen=True, slots=True)
+class LostCall:
+    """A request that may have been billed and brought no answer; its figures are bounds."""
+
+    key: str
+    role: str
+    model: str
+    reason: str
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float | None
+    wall_s: float = 0.0
+    requests: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the calls of one role, model and outcome come to."""
+
+    role: str
+    model: str
+    outcome: Literal["answered", "failed", "lost"]
+    calls: int
+    requests: int
+    tokens_in: int
+    tokens_out: int
     wall_s: float
-    cost_usd: float | None = None
+    pico_usd: int  # of the calls whose price is known, in 1e-12 USD
+    unpriced: int  # requests whose price is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The work of one process on the run; what it leased bounds what it had in flight."""
+
+    id: int
+    started_at: str
+    wall_s: float
+    leased_requests: int
+    leased_tokens: int
+    leased_pico_usd: int
 
 
 class Ledger:
-    """The journal of one run. One process writes; any number may read."""
+    """The journal of one run. One process writes, from any of its threads; any number may read.
+
+    Args:
+        path: of the file; made if it is not there. A file of an earlier version is brought up
+            to date.
+        read_only: write nothing, also where nothing can be written.
+
+    Raises:
+        RunError: the file is damaged, held by another program, of a later version, or cannot
+            be written. Every method may raise it.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self._lock = threading.RLock()
         if read_only:
             self._db = _open_to_read(path)
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise RunError(
-                f"expected a writable ledger at {path}; got: {error}; if the file is damaged, move "
-                "it away: the run then starts its calls anew"
-            ) from error
+            self._db = _connect(path)
+        except (sqlite3.Error, OSError) as error:
+            raise _told(path, error) from error
+        try:
+            with self._reading() as db:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=NORMAL")
+                db.execute(f"PRAGMA wal_autocheckpoint={_FOLD_PAGES}")
+                db.execute(f"PRAGMA cache_size={_CACHE_PAGES}")
+            if _version(self._db, path) < _VERSION:
+                with self._writing() as db:
+                    _bring_up_to_date(db)
+        except RunError:
+            self._db.close()
+            raise
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and close it."""
-        with contextlib.suppress(sqlite3.DatabaseError):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+        """Fold the write-ahead log into the file and close it; may be called twice."""
+        with self._lock:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("PRAGMA busy_timeout=1000")
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.close()
+
+    def fold(self) -> None:
+        """Fold the write-ahead log into the file, which is then all there is to copy.
+
+        Raises:
+            RunError: another program is reading the ledger, or the disk is full.
+        """
+        with self._reading() as db:
+            (busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise RunError(
+                f"expected to have the ledger {self.path} alone; got: another program is reading "
+                "it; close that program, then try again"
+            )
 
     def lookup(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The stored responses of those keys that have been answered."""
-        found: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(keys), 500):
-            some = keys[start : start + 500]
-            marks = ",".join("?" * len(some))
-            rows = self._db.execute(f"SELECT key, response FROM calls WHERE key IN ({marks})", some)
-            found.update((key, json.loads(response)) for key, response in rows)
-        return found
+        query = "SELECT key, response FROM calls WHERE key IN"
+        return {key: json.loads(response) for key, response in self._select(query, keys)}
 
-    def record(self, calls: Iterable[Call]) -> None:
-        """Commit a batch of calls in one transaction; on return they are on disk.
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Those keys that need not be asked for: answered, or failed and not forgotten."""
+        found = {key for (key,) in self._select("SELECT key FROM calls WHERE key IN", keys)}
+        left = [key for key in keys if key not in found]
+        return found | {
+            key for (key,) in self._select("SELECT key FROM failures WHERE key IN", left)
+        }
 
-        A key that is there already keeps its first answer.
+    def failures(self, keys: Sequence[str]) -> dict[str, FailedCall]:
+        """Those keys that failed and have not been answered since."""
+        query = (
+            "SELECT f.key, f.role, f.model, r.request, f.sample_index, f.kind, f.reason, "
+            "f.attempts, f.tokens_in, f.tokens_out, f.wall_s, f.cost_usd, f.requests "
+            "FROM failures f JOIN requests r ON r.id = f.request_id "
+            "WHERE NOT EXISTS (SELECT 1 FROM calls WHERE calls.key = f.key) AND f.key IN"
+        )
+        return {
+            key: FailedCall(key, role, model, _joined(request, index), *rest)
+            for key, role, model, request, index, *rest in self._select(query, keys)
+        }
+
+    def record(
+        self,
+        calls: Iterable[Call],
+        failed: Iterable[FailedCall] = (),
+        lost: Iterable[LostCall] = (),
+    ) -> None:
+        """Commit a batch of calls in one transaction; on return it survives a killed process.
+
+        A key that is there already keeps its first answer; what the second was paid counts as
+        lost. Numbers that JSON does not know (NaN, infinities) become null.
 
         Raises:
             RunError: the disk is full or the ledger cannot be written; nothing of the batch
                 is kept.
         """
         now = _now()
-        rows = [
-            (
-                call.key,
-                call.role,
-                call.model,
-                canonical_json(call.request),
-                canonical_json(call.response),
-                call.tokens_in,
-                call.tokens_out,
-                call.cost_usd,
-                call.wall_s,
-                now,
+        answers = [(call, *_split(call.request), _json(call.response), now) for call in calls]
+        failures = [(call, *_split(call.request), now) for call in failed]
+        gone = list(lost)
+        if not (answers or failures or gone):
+            return
+        with self._writing() as db:
+            _add(db, answers, failures, gone, now)
+
+    def forget_failures(self, role: str | None = None) -> int:
+        """Forget which calls failed, so that they are made again; what they cost becomes lost.
+
+        Args:
+            role: of this role only.
+
+        Returns:
+            how many were forgotten.
+        """
+        ours = "(?1 IS NULL OR role = ?1)"
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO lost SELECT key, role, model, requests, tokens_in, tokens_out, "
+                f"cost_usd, wall_s, recorded_at, kind || ': ' || reason FROM failures WHERE {ours}",
+                (role,),
             )
-            for call in calls
-        ]
-        with self._transaction():
-            self._db.executemany(
-                "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING", rows
-            )
+            failed = f"FROM accounts WHERE outcome = 'failed' AND {ours}"
+            sums = db.execute(f"SELECT * {failed}", (role,)).fetchall()
+            db.executemany(_ADD_TO_ACCOUNT, [(*one[:2], "lost", *one[3:]) for one in sums])
+            db.execute(f"DELETE {failed}", (role,))
+            return db.execute(f"DELETE FROM failures WHERE {ours}", (role,)).rowcount
 
     def call(self, key: str) -> dict[str, Any] | None:
-        """Everything the ledger knows of one call, or None."""
-        cursor = self._db.execute("SELECT * FROM calls WHERE key = ?", (key,))
-        row = cursor.fetchone()
+        """Everything the ledger knows of one answered call, or None."""
+        with self._reading() as db:
+            cursor = db.execute(
+                "SELECT c.*, r.request FROM calls c JOIN requests r ON r.id = c.request_id "
+                "WHERE key = ?",
+                (key,),
+            )
+            row = cursor.fetchone()
         if row is None:
             return None
         found = dict(zip([column[0] for column in cursor.description], row, strict=True))
-        found["request"] = json.loads(found["request"])
+        del found["request_id"]
+        found["request"] = _joined(found["request"], found.pop("sample_index"))
         found["response"] = json.loads(found["response"])
         return found
 
-    def totals(self) -> dict[str, float | None]:
-        """Calls, tokens and seconds so far; `cost_usd` is None while any price is unknown."""
-        calls, t_in, t_out, wall, cost, unpriced = self._db.execute(
-            "SELECT count(*), total(tokens_in), total(tokens_out), total(wall_s), total(cost_usd), "
-            "count(*) FILTER (WHERE cost_usd IS NULL) FROM calls"
-        ).fetchone()
-        return {
-            "calls": calls,
-            "tokens_in": int(t_in),
-            "tokens_out": int(t_out),
-            "wall_s": wall,
-            "cost_usd": None if unpriced else cost,
-        }
+    def accounts(self) -> list[Account]:
+        """The running sums, by role, model and outcome."""
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM accounts ORDER BY role, model, outcome").fetchall()
+        return [Account(*row) for row in rows]
+
+    def totals(self, role: str | None = None) -> dict[str, float | None]:
+        """The bill so far, of one role or of all.
+
+        Returns:
+            `calls` answered, `failed` and `lost`; `requests` sent; `tokens_in`, `tokens_out`,
+            `wall_s` and `cost_usd` of all of them, with lost ones at their bounds. `cost_usd`
+            is None while any price is unknown.
+        """
+        return _sum(one for one in self.accounts() if role in (None, one.role))
+
+    def totals_by_role(self) -> dict[str, dict[str, float | None]]:
+        """The bill so far of each role, as in `totals`."""
+        accounts = self.accounts()
+        roles = sorted({one.role for one in accounts})
+        return {role: _sum(one for one in accounts if one.role == role) for role in roles}
+
+    def sessions(self) -> list[Session]:
+        """What each process that worked on the run has noted of itself, in order."""
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM sessions ORDER BY id").fetchall()
+        return [Session(*row) for row in rows]
+
+    def write_session(self, session: Session) -> None:
+        """Put down how long a session has lasted and what it leased, over what is there of it."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO sessions VALUES (?,?,?,?,?,?)",
+                (
+                    session.id,
+                    session.started_at,
+                    session.wall_s,
+                    session.leased_requests,
+                    session.leased_tokens,
+                    session.leased_pico_usd,
+                ),
+            )
+
+    def remember(self, name: str, note: Mapping[str, Any]) -> None:
+        """Keep a small note of work under way (an open batch, say) in place of one of that name."""
+        row = (name, _json(note))
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO notes VALUES (?,?)", row)
+
+    def recall(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+        """The notes whose names begin so, by name."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT name, note FROM notes WHERE substr(name, 1, ?) = ? ORDER BY name",
+                (len(prefix), prefix),
+            ).fetchall()
+        return {name: json.loads(note) for name, note in rows}
+
+    def forget(self, name: str) -> None:
+        """Drop a note, if it is there."""
+        with self._writing() as db:
+            db.execute("DELETE FROM notes WHERE name = ?", (name,))
 
     def record_stage(
         self,
@@ -177,8 +458,8 @@ class Ledger:
     ) -> None:
         """Add one attempt at a step: how long it took and how many tokens it read or wrote."""
         row = (step, fingerprint, round, stage, wall_s, tokens, peak_rss_mb, _now())
-        with self._transaction():
-            self._db.execute("INSERT INTO stages VALUES (?,?,?,?,?,?,?,?)", row)
+        with self._writing() as db:
+            db.execute("INSERT INTO stages VALUES (?,?,?,?,?,?,?,?)", row)
 
     def stages(self, fingerprints: Iterable[str]) -> list[dict[str, Any]]:
         """Seconds, tokens and peak memory per (round, stage), of the steps with these fingerprints.
@@ -186,10 +467,11 @@ class Ledger:
         Attempts that ended in an error or Ctrl-C count too: the time was spent.
         """
         wanted = set(fingerprints)
-        rows = self._db.execute(
-            "SELECT fingerprint, round, stage, wall_s, tokens, peak_rss_mb FROM stages "
-            "ORDER BY rowid"
-        )
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT fingerprint, round, stage, wall_s, tokens, peak_rss_mb FROM stages "
+                "ORDER BY rowid"
+            ).fetchall()
         sums: dict[tuple[int, str], dict[str, Any]] = {}
         for mark, round_, stage, wall_s, tokens, rss in rows:
             if mark not in wanted:
@@ -203,31 +485,286 @@ class Ledger:
             one["peak_rss_mb"] = max(one["peak_rss_mb"], rss)
         return list(sums.values())
 
+    def _select(self, query: str, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        for start in range(0, len(keys), _BLOCK):
+            some = keys[start : start + _BLOCK]
+            with self._reading() as db:
+                rows = db.execute(f"{query} ({','.join('?' * len(some))})", some).fetchall()
+            yield from rows
+
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.ProgrammingError:
+                raise  # a closed ledger, a value of a wrong type: no fault of the file
+            except sqlite3.Error as error:
+                raise _told(self.path, error) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+
+
+def pico(usd: float) -> int:
+    """An amount in whole 1e-12 USD."""
+    return round(usd * PICO)
+
+
+def _add(
+    db: sqlite3.Connection,
+    answers: Iterable[tuple[Call, int, str, int | None, str, str]],
+    failures: Iterable[tuple[FailedCall, int, str, int | None, str]],
+    lost: list[LostCall],
+    now: str,
+) -> None:
+    """Insert calls and add them to the accounts; a repeat of a key is lost."""
+    sums: dict[tuple[str, str, str], list[Any]] = {}
+    ids: dict[int, int] = {}
+    add_request = "INSERT INTO requests (hash, request) VALUES (?,?) ON CONFLICT (hash) DO NOTHING"
+
+    def count(outcome: str, call: Call | FailedCall | LostCall) -> None:
+        one = sums.setdefault((call.role, call.model, outcome), [0, 0, 0, 0, 0.0, 0, 0])
+        one[0] += 1
+        one[1] += call.requests
+        one[2] += call.tokens_in
+        one[3] += call.tokens_out
+        one[4] += call.wall_s
+        if call.cost_usd is None:
+            one[6] += call.requests
+        else:
+            one[5] += pico(call.cost_usd)
+
+    def request_id(mark: int, request: str) -> int:
+        if mark not in ids:
+            added = db.execute(add_request, (mark, request))
+            if added.rowcount:
+                ids[mark] = int(added.lastrowid or 0)
+            else:
+                found = db.execute("SELECT id FROM requests WHERE hash = ?", (mark,))
+                ids[mark] = int(found.fetchone()[0])
+        return ids[mark]
+
+    def sizes(call: Call | FailedCall | LostCall) -> tuple[Any, ...]:
+        return call.requests, call.tokens_in, call.tokens_out, call.cost_usd, call.wall_s
+
+    for answer, mark, request, index, response, at in answers:
+        what = (answer.key, answer.role, answer.model, request_id(mark, request), index)
+        if db.execute(_ADD_CALL, (*what, *sizes(answer), at, response)).rowcount:
+            count("answered", answer)
+        else:
+            lost.append(_repeat(answer))
+    for failure, mark, request, index, at in failures:
+        what = (failure.key, failure.role, failure.model, request_id(mark, request), index)
+        why = (failure.kind, _storable_text(failure.reason), failure.attempts)
+        if db.execute(_ADD_FAILURE, (*what, *sizes(failure), at, *why)).rowcount:
+            count("failed", failure)
+        else:
+            lost.append(_repeat(failure))
+    for gone in lost:
+        who = (gone.key, gone.role, gone.model)
+        db.execute(_ADD_LOST, (*who, *sizes(gone), now, _storable_text(gone.reason)))
+        count("lost", gone)
+    db.executemany(_ADD_TO_ACCOUNT, [(*which, *one) for which, one in sums.items()])
+
+
+def _repeat(call: Call | FailedCall) -> LostCall:
+    return LostCall(
+        key=call.key,
+        role=call.role,
+        model=call.model,
+        reason="asked for twice; the first outcome stays",
+        tokens_in=call.tokens_in,
+        tokens_out=call.tokens_out,
+        cost_usd=call.cost_usd,
+        wall_s=call.wall_s,
+        requests=call.requests,
+    )
+
+
+def _sum(accounts: Iterable[Account]) -> dict[str, float | None]:
+    every = list(accounts)
+    calls = {"answered": 0, "failed": 0, "lost": 0}
+    for one in every:
+        calls[one.outcome] += one.calls
+    priced = all(one.unpriced == 0 for one in every)
+    return {
+        "calls": calls["answered"],
+        "failed": calls["failed"],
+        "lost": calls["lost"],
+        "requests": sum(one.requests for one in every),
+        "tokens_in": sum(one.tokens_in for one in every),
+        "tokens_out": sum(one.tokens_out for one in every),
+        "wall_s": sum(one.wall_s for one in every),
+        "cost_usd": sum(one.pico_usd for one in every) / PICO if priced else None,
+    }
+
+
+# -- what is stored as text -----------------------------------------------------------------
+
+# canonical_json without its look at every value; the same text for plain dicts and lists
+_encode: Callable[[Any], str] = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+
+
+def _json(value: Any) -> str:
+    """JSON text that SQLite takes, whatever a server sent: NaN as null, half characters escaped."""
+    try:
+        text = _encode(value)
+        text.encode("utf-8")
+        return text
+    except (TypeError, ValueError):
+        plain = _finite(value)
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            with contextlib.suppress(sqlite3.DatabaseError):
-                self._db.execute("ROLLBACK")
-            raise RunError(
-                f"expected to write the ledger {self.path}; got: {error}; free some disk space or "
-                "close the other program, then run the same command again: nothing recorded is lost"
-            ) from error
+            text = canonical_json(plain)
+            text.encode("utf-8")
+            return text
+        except UnicodeEncodeError:
+            return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _storable_text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _split(request: Mapping[str, Any]) -> tuple[int, str, int | None]:
+    """What the samples of a request share, with its hash; and which of them this is."""
+    index = request.get("sample_index")
+    if type(index) is int:
+        request = {key: value for key, value in request.items() if key != "sample_index"}
+    else:
+        index = None
+    text = _json(request)
+    mark = hashlib.sha256(text.encode("utf-8")).digest()[:8]
+    return int.from_bytes(mark, "big", signed=True), text, index
+
+
+def _joined(request: str, sample_index: int | None) -> dict[str, Any]:
+    joined: dict[str, Any] = json.loads(request)
+    if sample_index is not None:
+        joined["sample_index"] = sample_index
+    return joined
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+# -- the file -------------------------------------------------------------------------------
+
+
+def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False, uri=uri
+    )
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    try:
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    except sqlite3.Error as error:
+        raise _told(path, error) from error
+    if version > _VERSION:
+        raise RunError(
+            f"expected a ledger of version {_VERSION} or earlier at {path}; got version {version}; "
+            "a later symdistill wrote it: update symdistill"
+        )
+    return version
+
+
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    """Make the tables, within a transaction; calls of version 0 are taken over."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
+        return  # another process was quicker
+    old = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'calls'").fetchone()
+    if old:
+        db.execute("ALTER TABLE calls RENAME TO old_calls")
+    for table in _SCHEMA:
+        db.execute(table)
+    if old:
+        rows = db.execute(
+            "SELECT key, role, model, request, response, tokens_in, tokens_out, wall_s, cost_usd, "
+            "recorded_at FROM old_calls ORDER BY recorded_at, key"
+        )
+        while some := rows.fetchmany(_BLOCK):
+            calls = [
+                (Call(key, role, model, json.loads(request), {}, *rest), response, at)
+                for key, role, model, request, response, *rest, at in some
+            ]
+            answers = [(call, *_split(call.request), response, at) for call, response, at in calls]
+            _add(db, answers, [], [], "")
+        db.execute("DROP TABLE old_calls")
+    db.execute(f"PRAGMA user_version={_VERSION}")
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
     """A connection that writes nothing, also in a folder in which nothing can be written."""
     place = quote(str(path.absolute()))
     for way in ("mode=ro", "immutable=1"):
-        with contextlib.suppress(sqlite3.DatabaseError):
-            db = sqlite3.connect(f"file:{place}?{way}", uri=True)
-            db.execute("SELECT count(*) FROM calls").fetchone()
-            return db
-    raise RunError(f"expected a whole ledger at {path}; it is missing or damaged; run again first")
+        if way == "immutable=1" and _size(path.with_name(path.name + "-wal")):
+            continue  # it would not see what is in the write-ahead log
+        with contextlib.suppress(sqlite3.Error):
+            db = _connect(f"file:{place}?{way}", uri=True)
+            db.execute("SELECT 1 FROM calls LIMIT 1").fetchone()
+            if _version(db, path) == _VERSION:
+                return db
+            copy = _connect(":memory:")
+            db.backup(copy)
+            db.close()
+            _bring_up_to_date(copy)
+            return copy
+    raise RunError(
+        f"expected a whole ledger at {path}; it is missing or damaged, or lies with an unfinished "
+        "write-ahead log where nothing can be written; run again first, or copy its folder"
+    )
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _told(path: Path, error: Exception) -> RunError:
+    """What went wrong with the file, and what to do."""
+    name = str(getattr(error, "sqlite_errorname", "") or "")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return RunError(
+            f"expected to use the ledger {path}; got: another program holds it ({error}); close "
+            "that program, then run the same command again: nothing recorded is lost"
+        )
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return RunError(
+            f"expected a whole ledger at {path}; got: it is damaged ({error}); put back a copy, or "
+            f"move it away together with {path.name}-wal: the run then makes its calls anew"
+        )
+    if isinstance(error, OSError) or name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+        return RunError(
+            f"expected a writable ledger at {path}; got: {error}; make the file and its folder "
+            "writable, or choose another folder with --out"
+        )
+    return RunError(
+        f"expected to write the ledger {path}; got: {error}; free some disk space or close the "
+        "other program, then run the same command again: nothing recorded is lost"
+    )

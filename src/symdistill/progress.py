@@ -2,21 +2,33 @@
 
 `Progress` is what the work sees, and shows nothing. `ConsoleProgress` shows a bar for the stage
 under way and one for the whole run. The whole run's remaining time comes from a plan: the seconds
-that each stage should take on a usual machine, scaled by how this machine has done so far.
+that each stage should take on a usual machine, scaled by how this machine has done so far. A stage
+may note in words where it stands: below the bars, or, where the output is no terminal, as a line
+now and then.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
-Advance = Callable[[int], None]
-"""Called with how many units were done since the last call."""
+NOTE_EVERY_S = 30.0  # where the output is no terminal
+
+
+class Stage:
+    """The stage under way. It tells nobody; others override its methods."""
+
+    def __call__(self, done: int) -> None:
+        """So many more units are done."""
+
+    def note(self, text: str) -> None:
+        """Where the stage stands, in words; the next note takes its place."""
 
 
 class Progress:
@@ -26,9 +38,9 @@ class Progress:
         """Name the stages to come, in order, with the seconds each usually takes."""
 
     @contextlib.contextmanager
-    def stage(self, label: str, total: int, unit: str = "") -> Iterator[Advance]:
-        """Enter a stage of `total` units (0: not known); gives the function that advances it."""
-        yield lambda done: None
+    def stage(self, label: str, total: int, unit: str = "") -> Iterator[Stage]:
+        """Enter a stage of `total` units (0: not known); gives what is told how it goes."""
+        yield Stage()
 
     def say(self, line: str) -> None:
         """One line that the user should see, such as what a round came to."""
@@ -75,7 +87,7 @@ class ConsoleProgress(Progress):
     """Bars on the terminal; plain lines where the output is no terminal."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self.console = console
         self._plan = Plan({})
 
     def plan(self, expected_s: Mapping[str, float]) -> None:
@@ -84,46 +96,76 @@ class ConsoleProgress(Progress):
 
     def say(self, line: str) -> None:
         """Print the line above the bars; it is text, not markup."""
-        self._console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def stage(self, label: str, total: int, unit: str = "") -> Iterator[Advance]:
+    def stage(self, label: str, total: int, unit: str = "") -> Iterator[Stage]:
         """A bar for the stage, and how long the whole run will still take."""
         self._plan.enter(label)
-        start, done = time.perf_counter(), 0
-        bars = Bars(
+        stage = _ConsoleStage(self, label, total, unit)
+        with stage.bars:
+            stage(0)
+            yield stage
+        taken_s = time.perf_counter() - stage.start
+        self._plan.leave(label, taken_s)
+        left = self.left("", 0.0, 0.0)
+        self.say(f"{label:<34} {stage.done:>6} {unit:<8} {_clock(taken_s)}   {left}".rstrip())
+
+    def left(self, label: str, share_done: float, spent_s: float) -> str:
+        """What is left of the whole run in words; nothing where there is no plan."""
+        if not self._plan.total_s:
+            return ""
+        return f"{_about(self._plan.remaining_s(label, share_done, spent_s))} left"
+
+
+class _ConsoleStage(Stage):
+    """A stage with its bar."""
+
+    def __init__(self, progress: ConsoleProgress, label: str, total: int, unit: str) -> None:
+        self._progress = progress
+        self._label = label
+        self._total = total
+        self.start = time.perf_counter()
+        self._noted = self.start
+        self.done = 0
+        self.bars = _Bars(
             TextColumn("{task.description:<34}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[whole]}"),
-            console=self._console,
+            console=progress.console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not progress.console.is_terminal,
         )
-        task = bars.add_task(label, total=total or None, unit=unit, whole="")
+        self._task = self.bars.add_task(label, total=total or None, unit=unit, whole="")
 
-        def advance(units: int) -> None:
-            nonlocal done
-            done += units
-            share = min(1.0, done / total) if total else 0.0
-            left = self._left(label, share, time.perf_counter() - start)
-            bars.update(task, completed=done, whole=left and f"| whole run: {left}")
+    def __call__(self, done: int) -> None:
+        self.done += done
+        share = min(1.0, self.done / self._total) if self._total else 0.0
+        left = self._progress.left(self._label, share, time.perf_counter() - self.start)
+        whole = left and f"| whole run: {left}"
+        self.bars.update(self._task, completed=self.done, whole=whole)
 
-        with bars:
-            advance(0)
-            yield advance
-        taken_s = time.perf_counter() - start
-        self._plan.leave(label, taken_s)
-        left = self._left("", 0.0, 0.0)
-        self.say(f"{label:<34} {done:>6} {unit:<8} {_clock(taken_s)}   {left}".rstrip())
+    def note(self, text: str) -> None:
+        self.bars.note = text
+        now = time.perf_counter()
+        if self.bars.disable and now - self._noted >= NOTE_EVERY_S:
+            self._noted = now
+            of = f" of {self._total}" if self._total else ""
+            self._progress.say(f"{self._label}, {self.done}{of}: {text}")
 
-    def _left(self, label: str, share_done: float, spent_s: float) -> str:
-        """What is left in words; nothing where there is no plan."""
-        if not self._plan.total_s:
-            return ""
-        return f"{_about(self._plan.remaining_s(label, share_done, spent_s))} left"
+
+class _Bars(Bars):
+    """Bars with a note below them."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.note:
+            yield Text(f"  {self.note}", "dim")
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The records that travel between stages: Item, Knowledge, Lineage, Verdict, View.
+"""The records that travel between stages: Item, Knowledge, Lineage, Failure, Verdict, View.
 
 They are frozen, small, and know nothing of models or files. An id is a hash of the
 content that gives a record its identity, so the same line written twice, on another
@@ -111,6 +111,25 @@ class Knowledge:
             raise ValueError(f"expected a repeat of line {self.id}, got line {other.id}")
         new = tuple(one for one in other.lineage if one not in self.lineage)
         return replace(self, lineage=self.lineage + new)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sample that a teacher was asked for and did not give, and why."""
+
+    id: str
+    item_id: str
+    sample_index: int
+    kind: str  # "refused", "context_overflow", "gave_up" ...
+    reason: str
+    attempts: int
+    request_key: str
+
+    @classmethod
+    def make(cls, item_id: str, sample_index: int, request_key: str, **rest: Any) -> Failure:
+        """A failure whose id follows from what was asked for."""
+        id = content_hash(["failure", item_id, sample_index, request_key])
+        return cls(id, item_id, sample_index, request_key=request_key, **rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from symdistill.config import Config, changed_fields, dump_config, read_yaml
+from symdistill.budget import Budget
+from symdistill.config import Config, Settings, changed_fields, decisive, dump_config, read_yaml
 from symdistill.errors import InputError, RunError
 from symdistill.ledger import Ledger
 from symdistill.progress import Progress
@@ -76,12 +77,16 @@ class StoredValues:
 class Run:
     """An open run folder. Use `Run.open` in a `with` statement."""
 
-    def __init__(self, folder: Path, config: Config, progress: Progress, lock: int) -> None:
+    def __init__(
+        self, folder: Path, config: Config, progress: Progress, lock: int, retry_failed: bool
+    ) -> None:
         self.folder = folder
         self.config = config
         self.progress = progress
+        self.retry_failed = retry_failed  # what recipes read: make again what failed
         self._lock = lock
         self.ledger = Ledger(folder / "ledger.sqlite")
+        self.budget = Budget(config.budget, self.ledger)
         self._fingerprints: list[str] = []
         self._tokens = 0
 
@@ -94,6 +99,7 @@ class Run:
         *,
         progress: Progress | None = None,
         accept_changes: bool = False,
+        retry_failed: bool = False,
     ) -> Iterator[Run]:
         """Open or make a run folder; only one process may hold it.
 
@@ -103,6 +109,8 @@ class Run:
             progress: who is told; nobody by default.
             accept_changes: go on with a changed configuration (`--continue`): the steps that
                 read a changed field run again.
+            retry_failed: calls that failed in earlier attempts are made again; the others are
+                taken from the ledger.
 
         Raises:
             InputError: the folder was made by other settings, or holds something else.
@@ -136,11 +144,15 @@ class Run:
                 _check_same(kept, config, accept_changes)
             else:  # nothing was made by these settings yet, so they may still be mended
                 _write_text(kept, dump_config(config))
-            run = cls(folder, config, progress or Progress(), lock)
+            run = cls(folder, config, progress or Progress(), lock, retry_failed)
             try:
+                if retry_failed:
+                    run.ledger.forget_failures()
                 yield run
                 _write_text(kept, dump_config(config))
             finally:
+                with contextlib.suppress(RunError):  # what went wrong before counts
+                    run.budget.close()
                 run.ledger.close()
         finally:
             os.close(lock)
@@ -308,8 +320,8 @@ def _identity(value: Any) -> Any:
         return value.hash
     if hasattr(value, "fingerprint") and isinstance(value.fingerprint, str):
         return value.fingerprint
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+    if isinstance(value, Settings):
+        return value.identity()
     if isinstance(value, Mapping):
         return {key: _identity(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -338,10 +350,7 @@ def _lock(folder: Path) -> int:
 
 
 def _check_same(kept: Path, config: Config, accept_changes: bool) -> None:
-    old, new = dict(read_yaml(kept)), config.model_dump(mode="json")
-    old.pop("name", None)
-    new.pop("name", None)
-    changes = changed_fields(old, new)
+    changes = changed_fields(decisive(read_yaml(kept), config), config.identity())
     if changes and not accept_changes:
         raise InputError(
             f"the run in {kept.parent} was made with other settings ({'; '.join(changes)}); "

@@ -5,15 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symdistill.config import Config, read_yaml
 from symdistill.errors import InputError
 from symdistill.progress import Progress
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from symdistill.estimate import RoleCalls
+
 SUMMARIES = {
+    "ask": "a table of questions -> a teacher -> a table of what it said",
     "i2d2": "statements from a weak model, under constraints, a critic and self-imitation (I2D2)",
 }
 """The recipes there are, and what each does."""
@@ -25,6 +31,10 @@ def recipe(name: str) -> tuple[type[Config], Callable[..., dict[str, Any]]]:
     Raises:
         InputError: there is no such recipe.
     """
+    if name == "ask":
+        from symdistill.recipes.ask import AskConfig, ask
+
+        return AskConfig, ask
     if name == "i2d2":
         from symdistill.recipes.i2d2 import I2D2Config, i2d2
 
@@ -51,6 +61,7 @@ def run_recipe(
     *,
     progress: Progress | None = None,
     accept_changes: bool = False,
+    retry_failed: bool = False,
 ) -> dict[str, Any]:
     """Run the recipe of a configuration in a run folder; running it again resumes it.
 
@@ -59,6 +70,7 @@ def run_recipe(
         folder: the run folder, made if need be.
         progress: who is told of it; nobody by default.
         accept_changes: go on in a folder made by other settings.
+        retry_failed: make calls again that failed in earlier attempts.
 
     Returns:
         what it wrote to `metrics.json`.
@@ -66,13 +78,19 @@ def run_recipe(
     Raises:
         InputError: bad input, or a folder made by other settings.
         RunError: the work could not go on.
+        BudgetReached: nothing more fits into the budget.
     """
     from symdistill.machine import describe_machine, installed_versions
-    from symdistill.reporting import write_report
     from symdistill.run import Run
 
     _, function = recipe(config.recipe)
-    with Run.open(folder, config, progress=progress, accept_changes=accept_changes) as run:
+    with Run.open(
+        folder,
+        config,
+        progress=progress,
+        accept_changes=accept_changes,
+        retry_failed=retry_failed,
+    ) as run:
         metrics = {
             "name": folder.name,
             "recipe": config.recipe,
@@ -87,3 +105,55 @@ def run_recipe(
         run.write_json("metrics.json", metrics)
         write_report(folder)
     return metrics
+
+
+def write_report(folder: Path) -> Path:
+    """Write the report of a run from its metrics.json; gives its path.
+
+    Raises:
+        InputError: there is no run with its metrics.
+        RunError: the page cannot be written.
+    """
+    from symdistill.reporting import read_metrics
+
+    if read_metrics(folder).get("recipe") == "ask":
+        from symdistill.recipes._answers import write_report as write
+    else:
+        from symdistill.reporting import write_report as write
+    return write(folder)
+
+
+def summary(
+    metrics: dict[str, Any], *, report: Path, next_commands: Sequence[str]
+) -> RenderableType:
+    """What the command line prints at the end of a run."""
+    if metrics.get("recipe") == "ask":
+        from symdistill.recipes._answers import console_summary as say
+    else:
+        from symdistill.reporting import console_summary as say
+    return say(metrics, report=report, next_commands=next_commands)
+
+
+def calls(config: Config) -> list[RoleCalls] | str:
+    """What a run will ask of teachers; in words, where it asks models of this machine alone."""
+    from symdistill.recipes.ask import AskConfig, ask_calls
+
+    if isinstance(config, AskConfig):
+        return ask_calls(config)
+    from symdistill.recipes.i2d2 import I2D2Config
+
+    assert isinstance(config, I2D2Config)
+    concepts = "every concept" if config.concepts.limit is None else f"{config.concepts.limit:,}"
+    return (
+        f"{config.recipe} runs on this machine alone: nothing is sent, nothing is billed. It "
+        f"writes up to concepts x prompts x samples x rounds = {concepts} x "
+        f"{config.prompts.per_concept} x {config.prompts.samples} x {config.rounds + 1} lines of "
+        f"at most {config.sampling.max_new_tokens} tokens."
+    )
+
+
+def needs_torch(config: Config) -> bool:
+    """Whether the run works with models in this process."""
+    from symdistill.recipes.ask import AskConfig
+
+    return not isinstance(config, AskConfig) or config.teacher.model.startswith("local:")

@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -280,9 +281,6 @@ class LocalTeacher:
         self, requests: Sequence[SampleRequest], sampling: Sampling, seed: int
     ) -> list[tuple[dict[str, Any], int]]:
         """Sample one batch; gives (response, prompt tokens) per request."""
-        import torch
-        from transformers import LogitsProcessorList, StoppingCriteriaList
-
         from symdistill.decoding import ExactMask, SeededSampling, TokenTable
 
         model, tokenizer = self._load()
@@ -296,12 +294,7 @@ class LocalTeacher:
         width = int(inputs["input_ids"].shape[1])
         eos = _end_tokens(model, tokenizer)
 
-        def refuse_nan(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            if bool(scores.isnan().any()):
-                raise RunError(_NOT_NUMBERS.format(self.model.folder))
-            return scores
-
-        processors = LogitsProcessorList([refuse_nan])
+        processors: list[Any] = []
         if any(request.constraint is not None for request in requests):
             processors.append(
                 ExactMask(
@@ -325,23 +318,18 @@ class LocalTeacher:
                 )
             )
         stop = _SentenceEnd(self._table, width)
-        with torch.inference_mode():
-            out = model.generate(
-                **inputs,
-                do_sample=False,  # the draw is made by SeededSampling: argmax of logits + noise
-                num_beams=1,
-                max_new_tokens=sampling.max_new_tokens,
-                eos_token_id=eos,
-                pad_token_id=eos[0],
-                logits_processor=processors,
-                stopping_criteria=StoppingCriteriaList([stop]),
-                temperature=None,
-                top_p=None,
-                top_k=None,
-            )
+        out = likeliest_tokens(
+            model,
+            inputs,
+            processors=processors,
+            stop=stop,
+            eos=eos,
+            max_new_tokens=sampling.max_new_tokens,
+            folder=self.model.folder,
+        )
         answers: list[tuple[dict[str, Any], int]] = []
         for row, prompt_tokens in zip(
-            out[:, width:].tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True
+            out.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True
         ):
             length, finished = stop.length(row, eos)
             text = tokenizer.decode(
@@ -350,6 +338,58 @@ class LocalTeacher:
             response = {"text": text, "tokens": length, "finished": finished}
             answers.append((response, int(prompt_tokens)))
         return answers
+
+
+def likeliest_tokens(
+    model: Any,
+    inputs: Any,
+    *,
+    processors: Sequence[Any],
+    stop: Any,
+    eos: Sequence[int],
+    max_new_tokens: int,
+    folder: Path,
+) -> torch.Tensor:
+    """Go on with a batch, each time with the token that scores best after the processors.
+
+    Args:
+        model: in `transformers`.
+        inputs: token ids and attention mask, (B, T), padded on the left.
+        processors: change the scores; a draw is made by `SeededSampling`, put last.
+        stop: tells which rows have ended, besides those with an end token.
+        eos: the end tokens; the first also fills rows that have ended.
+        max_new_tokens: the longest row.
+        folder: the model's, for the error.
+
+    Returns:
+        the tokens after the prompts, (B, N), N <= max_new_tokens.
+
+    Raises:
+        RunError: the model's scores are no numbers.
+    """
+    import torch
+    from transformers import LogitsProcessorList, StoppingCriteriaList
+
+    def refuse_nan(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if bool(scores.isnan().any()):
+            raise RunError(_NOT_NUMBERS.format(folder))
+        return scores
+
+    with torch.inference_mode():
+        out: torch.Tensor = model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=eos,
+            pad_token_id=eos[0],
+            logits_processor=LogitsProcessorList([refuse_nan, *processors]),
+            stopping_criteria=StoppingCriteriaList([stop]),
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+    return out[:, inputs["input_ids"].shape[1] :]
 
 
 _NOT_NUMBERS = (

@@ -1,0 +1,143 @@
+"""What an `ask` run came to, for people: one HTML page, and a summary for the terminal.
+
+Both read metrics.json alone. What a model wrote is text: escaped, with control characters shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symdistill.errors import RunError
+from symdistill.reporting import read_metrics, words
+from symdistill.reporting.fields import Row, number, part, rows
+from symdistill.reporting.page_tables import flat
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
+
+TEMPLATE = "answers.html.j2"
+SHOWN = 10  # answers on the terminal
+CHARACTERS = 200  # of each; the report shows it whole
+
+
+def write_report(run: Path) -> Path:
+    """Write RUN/report.html from RUN/metrics.json and return its path.
+
+    Raises:
+        InputError: no run folder, no metrics.json, or one that does not hold what it should.
+        RunError: the page cannot be written.
+    """
+    target = run / "report.html"
+    aside = run / "report.html.aside"
+    page = render(read_metrics(run))
+    try:
+        aside.write_text(page, encoding="utf-8", newline="\n")
+        os.replace(aside, target)
+    except OSError as error:
+        raise RunError(
+            f"expected to write {target}; got: {error.strerror}; make room or check the folder's "
+            "permissions, then run `symdistill report` again"
+        ) from error
+    return target
+
+
+def render(metrics: Row) -> str:
+    """The page as HTML text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("symdistill", "recipes"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: words.visible(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    examples = part(metrics, "examples")
+    return environment.get_template(TEMPLATE).render(
+        name=str(metrics.get("name")),
+        seed=metrics.get("seed"),
+        figures=figures(metrics),
+        failures=counts(part(metrics, "failures")),
+        refused=counts(part(metrics, "refused")),
+        kept=rows(examples, "kept"),
+        failed=rows(examples, "failed"),
+        groups={
+            "Teacher": flat(part(metrics, "teacher")),
+            "Settings": flat(part(metrics, "config")),
+            "Versions": flat(part(metrics, "versions")),
+            "Machine": flat(part(metrics, "machine")),
+        },
+    )
+
+
+def figures(metrics: Row) -> list[tuple[str, str]]:
+    """The run's figures in words."""
+    bill = part(metrics, "bill")
+    cost = number(bill, "cost_usd")
+    return [
+        ("Questions", words.count(number(metrics, "questions"))),
+        ("Rows refused", words.count(sum(part(metrics, "refused").values()))),
+        ("Answers", words.count(number(metrics, "answers"))),
+        ("Distinct answers", words.count(number(metrics, "distinct"))),
+        ("Samples without an answer", words.count(number(metrics, "failed"))),
+        ("Requests", words.count(number(bill, "requests"))),
+        ("Tokens in", words.count(number(bill, "tokens_in"))),
+        ("Tokens out", words.count(number(bill, "tokens_out"))),
+        ("Cost", "price unknown" if cost is None else f"{cost:.4f} USD"),
+        ("Time", words.duration(number(metrics, "wall_s"))),
+    ]
+
+
+def counts(found: Row) -> list[tuple[str, str]]:
+    """What was counted by reason, in words."""
+    return [(str(reason), words.count(number(found, reason))) for reason in found]
+
+
+def console_summary(
+    metrics: Row, *, report: Path | str, next_commands: Sequence[str] = ()
+) -> Group:
+    """The end of a run: its figures, some answers, where the report is, what to try next."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    teacher = part(metrics, "teacher")
+    told = [("Teacher", str(teacher.get("name"))), *figures(metrics)]
+    told += [(f"  {kind}", said) for kind, said in counts(part(metrics, "failures"))]
+    parts: list[Any] = [_line(("Run ", ""), (str(metrics.get("name")), "bold"), (": finished", ""))]
+    parts += [_line((f"{label:<28}", "dim"), (said, "")) for label, said in told]
+    for title, which, key in (("answers", "kept", "text"), ("failures", "failed", "reason")):
+        some = rows(part(metrics, "examples"), which)[:SHOWN]
+        if not some:
+            continue
+        table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True)
+        for one in some:
+            table.add_row(
+                _line((f"  {one['id']}", "dim")),
+                _line((_short(str(one["question"])), "dim")),
+                _line((_short(str(one[key])), "")),
+            )
+        parts += [Text(), _line((f"Some {title}:", "bold")), table]
+    parts += [Text(), _line(("Report: ", "bold"), (str(report), ""))]
+    if next_commands:
+        parts += [Text(), _line(("Next, try:", "bold"))]
+        parts += [_line((f"  {command}", "")) for command in next_commands]
+    return Group(*parts)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…"
+
+
+def _line(*said: tuple[str, str]) -> Text:
+    """Plain text in pieces, each with its style."""
+    from rich.text import Text
+
+    return Text.assemble(*((words.visible(text), style) for text, style in said))

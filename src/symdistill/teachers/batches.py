@@ -1,0 +1,487 @@
+"""Ask a teacher through `/v1/batches`: for less money, with answers within a day.
+
+Takes and gives what `asking.ask` does, under the same ledger keys, so that what one has brought
+the other does not ask for. Requests that the ledger does not answer go out in files of up to
+50,000; a batch is looked at until it has ended, and each line of its output goes into the ledger.
+
+A killed run loses nothing: every step (the intent, the file, the batch) is noted in the ledger
+before the next one, and the same command goes on with the batches that it finds noted. Whether
+one that was cut off while it was being made is there, the server's own list tells. A request is
+put into a second batch only when the first has ended without an answer to it.
+
+Memory holds the requests of the open batches: at most `open_batches` times `bytes_per_batch`.
+
+Does not: cancel batches, delete the files that they leave at the server, or share a ledger with
+a second process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from symdistill.budget import Budget, BudgetReached, BudgetSettings, Reservation
+from symdistill.errors import RunError
+from symdistill.ledger import Call, FailedCall, Ledger, LostCall
+from symdistill.progress import Progress
+from symdistill.teachers.asking import Asks, Keys, _read
+from symdistill.teachers.base import Again, Answer, Ask, Decoding, Failed
+from symdistill.teachers.batch import Batch, Batching, Request, Terms, queue_is_full
+from symdistill.teachers.batch_server import BatchServer
+from symdistill.teachers.sending import _Job, blocks
+
+if TYPE_CHECKING:
+    from symdistill.progress import Stage
+    from symdistill.teachers.openai import OpenAIBackend
+
+NOTE = "batch:"  # what the names of our notes in the ledger begin with
+ENDED = ("completed", "failed", "expired", "cancelled")
+COMMIT_ROWS = 500  # of an output file, committed together
+FIRST_DELAY_S = 1.0  # before a call is repeated; doubles, up to the next figure
+LONGEST_DELAY_S = 60.0
+OUTAGE_S = 1800.0  # the run stops when the server has answered nothing for so long
+
+T = TypeVar("T")
+
+
+def ask_in_batches(
+    backend: OpenAIBackend,
+    asks: Asks,
+    *,
+    decoding: Decoding,
+    ledger: Ledger,
+    budget: Budget | None = None,
+    role: str = "teacher",
+    settings: Batching | None = None,
+    progress: Progress | None = None,
+    label: str = "ask",
+) -> Iterator[Answer | Failed]:
+    """Every sample of every ask, from the ledger where it is there, else through batches.
+
+    Args:
+        backend: who is asked; its server must offer `/v1/files` and `/v1/batches`.
+        asks: what is asked; equal ones share an answer.
+        decoding: how the answers are to be written.
+        ledger: where answers are committed and open batches are noted.
+        budget: what may be spent; a batch's upper bound is reserved before it is submitted.
+        role: for the ledger's accounts.
+        settings: how to batch.
+        progress: who is told of it; nobody by default.
+        label: the name of the stage in progress.
+
+    Yields:
+        the samples of the first ask, then of the second, ...
+
+    Raises:
+        BudgetReached: not one more request fits, or time is up; what was answered is kept.
+        InputError: the server offers no batches, or no request can succeed.
+        RunError: the server refused a batch, or was silent for too long.
+        KeyboardInterrupt: after Ctrl-C; open batches go on, and the same command collects them.
+    """
+    keys = Keys(backend, decoding)
+    every = asks if callable(asks) else (lambda: asks)
+    work = _Work(
+        backend,
+        every,
+        keys,
+        decoding,
+        ledger,
+        budget or Budget(BudgetSettings(), None),
+        role,
+        settings or Batching(),
+    )
+    total = 0 if callable(asks) else sum(one.samples for one in asks)
+    progress = progress or Progress()
+    with progress.stage(label, total, "answers") as stage:
+        work.run(stage, progress.say)
+    yield from _read(ledger, every, keys)
+
+
+class _Work:
+    """Have everything answered that the ledger does not hold, on an event loop in a thread."""
+
+    def __init__(
+        self,
+        backend: OpenAIBackend,
+        every: Callable[[], Iterable[Ask]],
+        keys: Keys,
+        decoding: Decoding,
+        ledger: Ledger,
+        budget: Budget,
+        role: str,
+        settings: Batching,
+    ) -> None:
+        self.backend = backend
+        self.server = BatchServer(backend)
+        self.every = every
+        self.keys = keys
+        self.terms = Terms(backend, keys, decoding, role, settings)
+        self.ledger = ledger
+        self.budget = budget
+        self.settings = settings
+        self.open: list[Batch] = []
+        self._most_open = settings.open_batches
+        self._most_requests = settings.requests_per_batch
+        self._full = False  # no room for more before an open batch has ended
+        self._waiting: deque[_Job] = deque()  # to go before the fresh ones
+        self._fresh: Iterator[_Job] = iter(())
+        self._asked: set[str] = set()  # keys under way since the last look into the ledger
+        self._committed: list[str] = []
+        self._error: BaseException | None = None
+        self._interrupted = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._moved = self._next_look = time.monotonic()
+        self._trouble = ""
+        self._done = self._told = 0  # samples
+
+    # -- the calling thread --------------------------------------------------------------------
+
+    def run(self, stage: Stage, say: Callable[[str], None]) -> None:
+        """Do the pass; returns when everything asked for is in the ledger."""
+        thread = threading.Thread(target=self._in_thread, name="symdistill-batches", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            try:
+                thread.join(0.2)
+                self._tell(stage, say)
+            except KeyboardInterrupt:
+                self._interrupted = True
+                if self._loop is not None and self._task is not None:
+                    with contextlib.suppress(RuntimeError):  # the loop has just ended
+                        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._tell(stage, say)
+        if self._interrupted:
+            if self.open:
+                say(f"stopped; {self._left_open()}")
+            raise KeyboardInterrupt
+        if self._error is not None:
+            raise self._error
+
+    def _in_thread(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # told in the calling thread
+            self._error = error
+
+    def _tell(self, stage: Stage, say: Callable[[str], None]) -> None:
+        while self.backend.notes:
+            say(self.backend.notes.pop(0))
+        stage(self._done - self._told)
+        self._told = self._done
+        stage.note(self.line())
+
+    def line(self) -> str:
+        """Where the open batches stand, in words."""
+        batches = list(self.open)
+        if not batches:
+            return f"no batch open{self._trouble}"
+        done, total = sum(one.done for one in batches), sum(one.total for one in batches)
+        oldest_min = (time.time() - min(one.made_at for one in batches)) / 60
+        wait_s = max(0.0, self._next_look - time.monotonic())
+        return (
+            f"{_count(batches)} open: {done:,} of {total:,} done; oldest {oldest_min:.0f} min; "
+            f"next look in {wait_s:.0f} s{self._trouble}"
+        )
+
+    def _left_open(self) -> str:
+        return (
+            f"{_count(self.open)} at {self.backend.base_url} will go on there, and the same "
+            "command collects what they bring"
+        )
+
+    # -- the loop's thread ---------------------------------------------------------------------
+
+    async def _main(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        if self._interrupted:
+            return
+        self._find_noted()
+        self._fresh = self._lacking()
+        self._waiting.extend(itertools.islice(self._fresh, 1))
+        if not self.open and not self._waiting:
+            return  # everything is in the ledger: the backend is not even opened
+        await self.backend.start()
+        try:
+            await self._heard(self.server.check)
+            if self._waiting:
+                await self._try_decoding()
+            for batch in self.open:
+                # It is paid for, so it is collected also where it does not fit.
+                batch.reservation = self._reserve(list(batch.jobs.values())) or self._nothing()
+                await self._create(batch)
+            await self._work()
+        finally:
+            for batch in self.open:
+                if batch.reservation is not None:
+                    self.budget.release(batch.reservation)
+            await self.backend.close()
+
+    async def _work(self) -> None:
+        """Submit and look until nothing is left."""
+        while True:
+            while len(self.open) < self._most_open and not self._full and await self._submit():
+                self._moved = time.monotonic()
+            if not self.open:
+                if not self._full:
+                    return
+                if not self.budget.in_flight:
+                    raise BudgetReached(self._what_is_left())
+                self._full = False  # what other roles have in flight may leave room
+            self._next_look = time.monotonic() + self.settings.poll
+            await asyncio.sleep(self.settings.poll)
+            for batch in list(self.open):
+                await self._look(batch)
+            if self.open and self._nothing(keep=False) is None:
+                raise BudgetReached(self._what_is_left())
+            if time.monotonic() - self._moved > self.settings.give_up:
+                raise RunError(
+                    f"expected {self.backend.base_url} to work on its batches; got no sign of it "
+                    f"for {self.settings.give_up / 3600:.1f} h; {self._left_open()}"
+                )
+
+    async def _heard(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The outcome of a call, repeated while the server is not there or asks to wait."""
+        since, delay_s = time.monotonic(), FIRST_DELAY_S
+        while True:
+            try:
+                got = await call()
+            except Again as error:
+                if time.monotonic() - since > OUTAGE_S:
+                    raise RunError(
+                        f"expected {self.backend.base_url} to answer; got: {error.reason}; run "
+                        f"the same command when it is back; {self._left_open()}"
+                    ) from None
+                self._trouble = f"; trying again: {error.reason}"
+                await asyncio.sleep(delay_s if error.after_s is None else error.after_s)
+                delay_s = min(LONGEST_DELAY_S, 2 * delay_s)
+            else:
+                self._trouble = ""
+                return got
+
+    async def _try_decoding(self) -> None:
+        """What the backend tries before a run; it is billed for it, so it is in the ledger."""
+        got = await self._heard(lambda: self.backend.check(self.terms.decoding))
+        if got is None:
+            return
+        tokens = got.tokens_in, sum(reply.tokens for reply in got.replies)
+        price = self.backend.price
+        cost = None if price is None else price.cost_usd(*tokens)  # not in a batch: no discount
+        why = "a trial of the decoding"
+        lost = LostCall("check", self.terms.role, self.backend.name, why, *tokens, cost)
+        self.ledger.record([], [], [lost])
+
+    # -- what to ask ---------------------------------------------------------------------------
+
+    def _find_noted(self) -> None:
+        """Find the batches of an earlier process that hold requests of ours."""
+        noted: dict[str, tuple[Batch, Request]] = {}
+        for name, note in self.ledger.recall(NOTE).items():
+            known = self.ledger.known([first for first, _, _ in note["requests"]])
+            lacking = [tuple(one) for one in note["requests"] if one[0] not in known]
+            if not lacking or note["file_id"] is None:  # all is kept, or no batch was made
+                self.ledger.forget(name)
+                continue
+            batch = Batch(name.removeprefix(NOTE), maybe_made=True, **note)
+            noted |= {one[0]: (batch, one) for one in lacking}
+        for block in blocks(self.every()) if noted else ():
+            for one, index, key in self._samples(block):
+                if key not in noted:
+                    continue
+                batch, (_, samples, attempts) = noted.pop(key)
+                whole = Ask(one.prompt, one.item_id, samples, index)
+                bound = self.backend.tokens_bound(one.prompt)
+                batch.jobs[key] = _Job(whole, self.keys.of(whole), index, bound, attempts)
+                batch.total += 1
+                self._asked.update(batch.jobs[key].keys)
+                if batch not in self.open:
+                    self.open.append(batch)
+        for batch, request in noted.values():
+            batch.others.append(request)
+
+    def _samples(self, block: Iterable[Ask]) -> Iterator[tuple[Ask, int, str]]:
+        for one in block:
+            for index, key in enumerate(self.keys.of(one), one.first_sample):
+                yield one, index, key
+
+    def _lacking(self) -> Iterator[_Job]:
+        """A request for each row of samples that neither the ledger has nor a batch will bring."""
+        for block in blocks(self.every()):
+            self._asked.difference_update(self._committed)
+            self._committed.clear()
+            samples = list(self._samples(block))
+            known = self.ledger.known([key for _, _, key in samples])
+            job: _Job | None = None
+            for one, index, key in samples:
+                if key in known or key in self._asked:
+                    self._done += key in known
+                    continue
+                self._asked.add(key)
+                if job and job.ask is one and job.first + len(job.keys) == index:
+                    job.keys = [*job.keys, key]
+                    continue
+                if job:
+                    yield job
+                job = _Job(one, [key], index, self.backend.tokens_bound(one.prompt))
+            if job:
+                yield job
+
+    def _next(self) -> _Job | None:
+        """The next request, of no more samples than the server takes at once."""
+        job = self._waiting.popleft() if self._waiting else next(self._fresh, None)
+        most = self.backend.samples_per_request
+        if job is not None and len(job.keys) > most:
+            rest = _Job(job.ask, job.keys[most:], job.first + most, job.bound_in, job.attempts)
+            self._waiting.appendleft(rest)
+            job.keys = job.keys[:most]
+        return job
+
+    def _reserve(self, jobs: Sequence[_Job]) -> Reservation | None:
+        bound = self.terms.bound(jobs)
+        usd = self.terms.cost_usd(*bound)
+        return self.budget.reserve(requests=len(jobs), tokens=sum(bound), usd=usd)
+
+    def _nothing(self, *, keep: bool = True) -> Reservation | None:
+        """A reservation of nothing: only when time is up is there none."""
+        nothing = self.budget.reserve(requests=0)
+        if nothing is not None and not keep:
+            self.budget.release(nothing)
+        return nothing
+
+    def _what_is_left(self) -> str:
+        left = sum(len(job.keys) for job in itertools.chain(self._waiting, self._fresh))
+        still_open = f"{self._left_open()}; " if self.open else ""
+        return (
+            f"the budget is reached ({self.budget.reached() or 'nothing more fits'}); {self._done} "
+            f"samples are in the ledger, {left} were not asked for; {still_open}raise the budget "
+            "and run the same command to go on"
+        )
+
+    # -- one batch -----------------------------------------------------------------------------
+
+    async def _submit(self) -> bool:
+        """Make a batch of what is to be asked next; False: nothing is, or there is no room."""
+        jobs: list[_Job] = []
+        content, ends, path = bytearray(), [0], ""
+        while len(jobs) < self._most_requests and (job := self._next()) is not None:
+            path, body = self.backend.request(
+                job.ask.prompt, len(job.keys), self.terms.decoding, first_sample=job.first
+            )
+            line = {"custom_id": job.keys[0], "method": "POST", "url": f"/v1{path}", "body": body}
+            text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+            if jobs and len(content) + len(text) > self.settings.bytes_per_batch:
+                self._waiting.appendleft(job)
+                break
+            jobs.append(job)
+            content += text
+            ends.append(len(content))
+        fitting, reservation = len(jobs), None
+        while fitting and (reservation := self._reserve(jobs[:fitting])) is None:
+            # Of what is open the bound is reserved; when it is settled, more will fit.
+            fitting = 0 if self.open else fitting // 2
+        self._waiting.extendleft(reversed(jobs[fitting:]))
+        if not fitting:
+            self._full = bool(jobs)
+            return False
+        del jobs[fitting:], content[ends[fitting] :]
+        for job in jobs:
+            job.attempts += 1
+        requests = [(job.keys[0], len(job.keys), job.attempts) for job in jobs]
+        batch = Batch(uuid.uuid4().hex, requests, path, total=fitting, reservation=reservation)
+        batch.jobs = {job.keys[0]: job for job in jobs}
+        self.open.append(batch)
+        self._note(batch)
+        name = f"symdistill-{batch.mark}.jsonl"
+        batch.file_id = await self._heard(lambda: self.server.upload(content, name))
+        self._note(batch)
+        await self._create(batch)
+        return True
+
+    def _note(self, batch: Batch) -> None:
+        self.ledger.remember(NOTE + batch.mark, batch.note())
+
+    async def _create(self, batch: Batch) -> None:
+        """Have the batch made of its file, unless it is there already."""
+        if batch.id is not None:
+            return
+        file_id, mark = batch.file_id or "", batch.mark
+
+        async def find_or_create() -> str:
+            found = await self.server.find(file_id, mark) if batch.maybe_made else None
+            batch.maybe_made = True
+            window = self.settings.completion_window
+            return found or await self.server.create(file_id, batch.path, window, mark)
+
+        batch.id = await self._heard(find_or_create)
+        self._note(batch)
+
+    async def _look(self, batch: Batch) -> None:
+        """See how far a batch is, and collect it when it has ended."""
+        batch_id = batch.id or ""
+        about = await self._heard(lambda: self.server.look(batch_id))
+        counts = about.get("request_counts") or {}
+        done = (counts.get("completed") or 0) + (counts.get("failed") or 0)
+        if done != batch.done:
+            batch.done, self._moved = done, time.monotonic()
+        if about.get("status") not in ENDED:
+            return
+        for name in ("output_file_id", "error_file_id"):
+            if isinstance(file_id := about.get(name), str):
+                await self._read_file(batch, file_id)
+        full = about["status"] == "failed" and queue_is_full(about)
+        batch.end(about, self.terms)
+        self._commit(batch)
+        if batch.others:
+            batch.requests = batch.others
+            self._note(batch)
+        else:
+            self.ledger.forget(NOTE + batch.mark)
+        self.open.remove(batch)
+        if batch.reservation is not None:
+            self.budget.settle(batch.reservation, tokens=batch.tokens, usd=batch.usd)
+        self._waiting.extend(batch.again)
+        self._full, self._moved = False, time.monotonic()
+        if full:
+            self._make_smaller(batch)
+        if batch.error is not None:
+            raise batch.error
+
+    async def _read_file(self, batch: Batch, file_id: str) -> None:
+        def take(line: bytes) -> None:
+            batch.take(line, self.terms)
+            if len(batch.calls) + len(batch.failed) >= COMMIT_ROWS:
+                self._commit(batch)
+
+        await self._heard(lambda: self.server.each_line(file_id, take))
+
+    def _commit(self, batch: Batch) -> None:
+        """Put into the ledger what was read."""
+        self.ledger.record(batch.calls, batch.failed, batch.lost)
+        ended: list[Call | FailedCall] = [*batch.calls, *batch.failed]
+        self._committed += [row.key for row in ended]
+        self._done += len(ended)
+        batch.settle()
+
+    def _make_smaller(self, batch: Batch) -> None:
+        """The account has too many tokens waiting: fewer batches at once, then smaller ones."""
+        if self.open:
+            self._most_open, self._full = len(self.open), True
+        elif batch.total > 1:
+            self._most_requests = batch.total // 2
+        else:
+            batch.error = RunError(
+                f"expected room for a batch at {self.backend.base_url}; got: too many tokens of "
+                "this account are waiting there; run the same command when they are done"
+            )
+
+
+def _count(batches: Sequence[Batch]) -> str:
+    return f"{len(batches)} batch{'es' * (len(batches) != 1)}"

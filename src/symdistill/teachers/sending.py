@@ -1,0 +1,656 @@
+"""Have everything answered that the ledger does not hold: the first pass of `asking`.
+
+One request per task on an event loop, as many at once as the pacer allows, each begun when the
+budget has reserved its bound, tried again where that may help, and committed with whatever else
+came within 20 ms. What is committed, and only that, is settled with the budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from symdistill.budget import Budget, BudgetReached, Reservation
+from symdistill.config import Count, Seconds, Settings
+from symdistill.errors import RunError, SymdistillError
+from symdistill.ledger import Call, FailedCall, Ledger, LostCall
+from symdistill.teachers.base import Again, Ask, Backend, Decoding, NoAnswer, Replies, Reply
+from symdistill.teachers.pacing import Pacer
+
+if TYPE_CHECKING:
+    from symdistill.progress import Stage
+    from symdistill.teachers.asking import Keys
+
+BLOCK_ASKS = 500  # looked up in the ledger at once
+COMMIT_S = 0.02  # replies wait at most this long for others to be committed with
+TELL_S = 0.2  # between two reports to progress
+FIRST_DELAY_S = 0.25  # before the second attempt; doubles, up to the next figure
+LONGEST_DELAY_S = 30.0
+
+
+class Asking(Settings):
+    """How hard a teacher is asked. It decides no answer, so it is in no fingerprint."""
+
+    max_concurrency: Count = Field(256, ge=1)
+    """At most this many requests in flight."""
+
+    rpm: Count | None = Field(None, ge=1)
+    """Requests a minute that the teacher allows; null: what the server tells, if it does."""
+
+    tpm: Count | None = Field(None, ge=1)
+    """Tokens a minute that the teacher allows; null: what the server tells, if it does."""
+
+    max_attempts: Count = Field(6, ge=1)
+    """A request that failed this often in ways that may pass is given up."""
+
+    outage: Seconds = Field(300.0, ge=0)
+    """The run stops when the server has answered nothing for so long."""
+
+
+def blocks(asks: Iterable[Ask]) -> Iterator[list[Ask]]:
+    """The asks in blocks, as they are looked up."""
+    left = iter(asks)
+    while block := list(itertools.islice(left, BLOCK_ASKS)):
+        yield block
+
+
+_Known = tuple[list[tuple[Ask, list[str]]], set[str]]
+"""A block of asks, each with its keys; and those of all these keys that the ledger holds."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """One request: consecutive samples of an ask that the ledger does not hold."""
+
+    ask: Ask
+    keys: Sequence[str]
+    first: int  # the first one's sample index
+    bound_in: int  # tokens
+    attempts: int = 0
+    charged: float = 0.0  # tokens, by the pacer
+    reservation: Reservation | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """Where a pass over the asks stands; samples, tokens and USD of this pass only."""
+
+    answered: int = 0
+    cached: int = 0
+    failed: int = 0
+    retries: int = 0
+    requests: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+    unpriced: int = 0
+
+
+class Sending:
+    """The first pass: have everything answered that the ledger does not hold.
+
+    It runs on an event loop in a thread of its own, so that it works below any other loop
+    (a notebook's, say) and the calling thread is free to hear Ctrl-C and to show progress.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        every: Callable[[], Iterable[Ask]],
+        keys: Keys,
+        decoding: Decoding,
+        ledger: Ledger,
+        budget: Budget,
+        role: str,
+        settings: Asking,
+        seed: int,
+        total: int | None,
+    ) -> None:
+        self.total = total
+        self.backend = backend
+        self.every = every
+        self.keys = keys
+        self.decoding = decoding
+        self.ledger = ledger
+        self.budget = budget
+        self.role = role
+        self.settings = settings
+        self.counts = Counts()
+        self.pacer = Pacer(most=settings.max_concurrency, rpm=settings.rpm, tpm=settings.tpm)
+        self.in_flight = 0
+        self._done = threading.Event()
+        self._random = random.Random(seed)
+        self._error: BaseException | None = None
+        self._stopping: str | None = None  # why nothing more is sent
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main_task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._again: list[tuple[float, int, _Job]] = []  # a heap: not before, order, job
+        self._order = itertools.count()
+        self._open: set[str] = set()  # keys asked for since the last look into the ledger
+        self._committed: list[str] = []
+        self._excess = 1.0  # how far replies were above their bound: a server that counts its way
+        self._batch = _Batch()
+        self._left_over: _Job | None = None
+        self._last_answer = time.monotonic()
+        self._told: int = 0
+        self._rates: deque[tuple[float, int]] = deque(maxlen=50)
+
+    # -- the calling thread --------------------------------------------------------------------
+
+    def run(self, stage: Stage, say: Callable[[str], None]) -> None:
+        """Do the pass; returns when everything asked for is in the ledger."""
+        thread = threading.Thread(target=self._in_thread, name="symdistill-ask", daemon=True)
+        thread.start()
+        interrupts = 0
+        while not self._done.is_set():
+            try:
+                self._done.wait(TELL_S)  # not `join`, which Ctrl-C breaks in Python 3.11
+                self._tell(stage, say)
+            except KeyboardInterrupt:
+                interrupts += 1
+                if interrupts == 1:
+                    say(
+                        f"stopping: nothing more is sent; waiting for {self.in_flight} requests "
+                        "in flight (Ctrl-C again: stop now)"
+                    )
+                self._interrupt(hard=interrupts > 1)
+        thread.join()
+        self._tell(stage, say)
+        if interrupts:
+            raise KeyboardInterrupt
+        if self._error is not None:
+            raise self._error
+
+    def _in_thread(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except asyncio.CancelledError:
+            pass  # a second Ctrl-C
+        except BaseException as error:  # told in the calling thread
+            self._error = error
+        finally:
+            self._done.set()
+
+    def _interrupt(self, *, hard: bool) -> None:
+        loop, task = self._loop, self._main_task
+        if loop is None or task is None:
+            self._stopping = "stopped"
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has just ended
+            if hard:
+                loop.call_soon_threadsafe(task.cancel)
+            else:
+                loop.call_soon_threadsafe(self._halt, "stopped")
+
+    def _tell(self, stage: Stage, say: Callable[[str], None]) -> None:
+        """Tell progress where the pass stands."""
+        while self.backend.notes:
+            say(self.backend.notes.pop(0))
+        done = self.counts.answered + self.counts.cached + self.counts.failed
+        stage(done - self._told)
+        self._told = done
+        stage.note(self.line())
+
+    def line(self) -> str:
+        """Where the pass stands, in words."""
+        now, counts = time.monotonic(), self.counts
+        self._rates.append((now, counts.tokens_out))
+        (then, before), seconds = self._rates[0], now - self._rates[0][0]
+        speed = (counts.tokens_out - before) / seconds if seconds > 0 and then else 0.0
+        spent = "price unknown" if counts.unpriced else f"{counts.cost_usd:.4f} USD"
+        if self.total is not None and counts.answered and counts.cost_usd:
+            all_usd = counts.cost_usd / counts.answered * (self.total - counts.cached)
+            spent += f" of about {all_usd:.4f}"
+        return (
+            f"{counts.answered} answered, {counts.cached} cached, {counts.failed} failed, "
+            f"{counts.retries} retries, {self.in_flight} in flight | {speed:.0f} tokens/s | "
+            f"{spent} | up to {self.pacer.limit} at once: {self.pacer.why}"
+        )
+
+    # -- the loop's thread ---------------------------------------------------------------------
+
+    async def _main(self) -> None:
+        self._loop, self._main_task = asyncio.get_running_loop(), asyncio.current_task()
+        self._wake = asyncio.Event()
+        self._to_commit = asyncio.Event()
+        jobs = self._jobs()
+        first = await anext(jobs, None)
+        if first is None:
+            return  # everything is in the ledger: the backend is not even opened
+        await self.backend.start()
+        committing = asyncio.create_task(self._commit_when_due())
+        try:
+            await self._check()
+            await self._send_all(first, jobs)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            committing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await committing
+            self._batch.write(self.ledger)
+            self._settle(self._batch)
+            await self.backend.close()
+        if self._error is not None:
+            raise self._error
+        if self._stopping is not None and self._stopping != "stopped":
+            raise BudgetReached(await self._what_is_left(self._stopping, jobs))
+
+    async def _check(self) -> None:
+        """What the backend tries before the run; it is billed for it, so it is in the ledger."""
+        got = await self.backend.check(self.decoding)
+        if got is not None:
+            tokens_out = sum(reply.tokens for reply in got.replies)
+            self._lose("check", "a trial of the decoding", got.tokens_in, tokens_out)
+
+    async def _jobs(self) -> AsyncIterator[_Job]:
+        """The requests to make: samples that the ledger does not hold, in the order of the asks.
+
+        The next block is looked up while the last is being sent. A key stays in `_open` until a
+        lookup has begun after its commit, so none is asked for twice.
+        """
+        ahead: asyncio.Task[_Known | None] | None = None
+        left = blocks(self.every())
+
+        def look() -> asyncio.Task[_Known | None]:
+            self._open.difference_update(self._committed)
+            self._committed.clear()
+            return asyncio.create_task(asyncio.to_thread(self._look_up, left))
+
+        try:
+            ahead = look()
+            while (found := await ahead) is not None:
+                named, known = found
+                ready = []
+                for one, some in named:
+                    missing = [
+                        (index, key)
+                        for index, key in enumerate(some, one.first_sample)
+                        if key not in known and key not in self._open
+                    ]
+                    self.counts.cached += len(some) - len(missing)
+                    self._open.update(key for _, key in missing)
+                    ready += self._requests(one, missing)
+                ahead = look()
+                for job in ready:
+                    yield job
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    def _look_up(self, left: Iterator[list[Ask]]) -> _Known | None:
+        block = next(left, None)
+        if block is None:
+            return None
+        named = [(one, self.keys.of(one)) for one in block]
+        return named, self.ledger.known([key for _, some in named for key in some])
+
+    def _requests(self, one: Ask, missing: Sequence[tuple[int, str]]) -> list[_Job]:
+        """The missing samples of an ask, in as few requests as the backend allows."""
+        jobs: list[_Job] = []
+        bound = self.backend.tokens_bound(one.prompt) if missing else 0
+        most = max(1, self.backend.samples_per_request)
+        for index, key in missing:
+            last = jobs[-1] if jobs else None
+            if last and last.first + len(last.keys) == index and len(last.keys) < most:
+                last.keys = [*last.keys, key]
+            else:
+                jobs.append(_Job(one, [key], index, bound))
+        return jobs
+
+    async def _send_all(self, first: _Job, jobs: AsyncIterator[_Job]) -> None:
+        """Send every job when its turn comes, those that failed before the new ones."""
+        fresh: _Job | None = first
+        exhausted = False
+        most_open = 2 * self.settings.max_concurrency + 16  # in flight, or waiting to be again
+        while self._stopping is None:
+            now = time.monotonic()
+            due_s = self._again[0][0] - now if self._again else None
+            if due_s is not None and due_s <= 0:
+                job: _Job | None = self._again[0][2]
+            elif fresh is not None:
+                job = fresh if self.in_flight + len(self._again) < most_open else None
+            else:
+                job = None
+            if job is None and fresh is None and exhausted and not self._again:
+                if not self.in_flight:
+                    return
+                await self._sleep(None)
+                continue
+            wait_s = self._turn(job) if job is not None else due_s
+            if job is None or wait_s is None or wait_s > 0:
+                soonest = [s for s in (wait_s, due_s) if s is not None and s > 0]
+                await self._sleep(min(soonest, default=None))
+                continue
+            if job is fresh:
+                fresh = None
+            else:
+                heapq.heappop(self._again)
+            task = asyncio.create_task(self._one(job))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            if fresh is None and not exhausted:
+                fresh = await anext(jobs, None)
+                exhausted = fresh is None
+        self._left_over = fresh
+        while self.in_flight:
+            await self._sleep(None)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Until something changes (perhaps it has already), or so many seconds have passed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        self._wake.clear()
+
+    def _turn(self, job: _Job) -> float | None:
+        """0: the job may go now, and is counted; else seconds to wait, None: until one ends."""
+        if self.in_flight >= self.pacer.limit:
+            return None
+        tokens_in = math.ceil(job.bound_in * self._excess)
+        tokens_out = math.ceil(self.decoding.max_new_tokens * len(job.keys) * self._excess)
+        charge = self.pacer.tokens_to_charge(tokens_in, tokens_out)
+        wait_s = self.pacer.wait_s(charge)
+        if wait_s > 0:
+            return wait_s
+        usd = self._cost(tokens_in, tokens_out)
+        job.reservation = self.budget.reserve(requests=1, tokens=tokens_in + tokens_out, usd=usd)
+        if job.reservation is None:
+            if not self.budget.in_flight:
+                self._halt(self.budget.reached() or "nothing more fits")
+                return None
+            return None if self.in_flight else COMMIT_S
+        job.charged = charge
+        job.attempts += 1
+        self.pacer.sent(charge)
+        self.in_flight += 1
+        self.counts.requests += 1
+        return 0.0
+
+    async def _one(self, job: _Job) -> None:
+        """Send one request and see to what comes of it."""
+        start = time.monotonic()
+        try:
+            got = await self.backend.send(
+                job.ask.prompt, len(job.keys), self.decoding, first_sample=job.first
+            )
+        except Again as error:
+            self._try_again(job, error)
+        except NoAnswer as error:
+            self._fail(job, error, time.monotonic() - start)
+        except asyncio.CancelledError:
+            self._bill_bound(job, "stopped before the reply came")
+            raise
+        except SymdistillError as error:
+            self._error = self._error or error
+            self._let_go(job)
+            self._halt("stopped")
+        except BaseException as error:  # a fault of the program: it ends the run, not one item
+            self._error = self._error or error
+            self._bill_bound(job, f"{type(error).__name__}")
+            self._halt("stopped")
+        else:
+            self._keep(job, got, time.monotonic() - start)
+        finally:
+            self.in_flight -= 1
+            self._wake.set()
+
+    def _keep(self, job: _Job, got: Replies, wall_s: float) -> None:
+        """A whole reply: into the next commit, the rest of the samples asked for again."""
+        replies = got.replies[: len(job.keys)]
+        tokens_out = sum(reply.tokens for reply in replies)
+        self._last_answer = time.monotonic()
+        self.pacer.answered(
+            wall_s,
+            charged=job.charged,
+            tokens=got.tokens_in + tokens_out,
+            in_flight=self.in_flight,
+            headers=got.headers,
+        )
+        bound = job.bound_in + self.decoding.max_new_tokens * len(job.keys)
+        if bound and got.tokens_in + tokens_out > bound * self._excess:
+            self._excess = (got.tokens_in + tokens_out) / bound
+        cost_usd: float | None = 0.0
+        for n, reply in enumerate(replies):
+            tokens_in = got.tokens_in if n == 0 else 0
+            cost = self._cost(tokens_in, reply.tokens)
+            cost_usd = None if cost is None or cost_usd is None else cost_usd + cost
+            row = self._row(job, n)
+            row |= {"tokens_in": tokens_in, "tokens_out": reply.tokens, "cost_usd": cost}
+            row["wall_s"] = wall_s if n == 0 else 0.0
+            if reply.text:
+                self._batch.calls.append(Call(**row, response=_response(reply)))
+            else:
+                why = f"the model ended without a word (finish reason {reply.finish_reason})"
+                self._batch.failed.append(
+                    FailedCall(**row, kind="empty", reason=why, attempts=job.attempts)
+                )
+        used = got.tokens_in + tokens_out
+        kept = list(job.keys[: len(replies)])
+        self._batch.settle.append((job.reservation, used, cost_usd, kept))
+        self.counts.tokens_out += tokens_out
+        if len(replies) < len(job.keys):  # a server that ignores n, or has a smaller limit
+            rest = _Job(job.ask, job.keys[len(replies) :], job.first + len(replies), job.bound_in)
+            heapq.heappush(self._again, (0.0, next(self._order), rest))
+        self._to_commit.set()
+
+    def _try_again(self, job: _Job, error: Again) -> None:
+        now = time.monotonic()
+        if error.throttled:
+            self.pacer.throttled(charged=job.charged, after_s=error.after_s, headers=error.headers)
+        else:
+            self.pacer.dropped(charged=job.charged)
+        if error.maybe_billed:
+            self._bill_bound(job, error.reason)
+        else:
+            self._let_go(job)
+        waited = now - self._last_answer
+        if (error.throttled or error.unreachable) and waited > self.settings.outage:
+            self._error = self._error or RunError(
+                f"expected answers from {self.backend.name}; got none for {waited:.0f} s, and at "
+                f"last: {error.reason}; every answer so far is kept: run the same command again "
+                "when the server is back"
+            )
+            self._halt("stopped")
+            return
+        if error.throttled or error.unreachable:
+            job.attempts -= 1  # the server's trouble, not this request's
+        elif job.attempts >= self.settings.max_attempts:
+            self._fail(
+                job,
+                NoAnswer("gave_up", f"{job.attempts} attempts failed; the last: {error.reason}"),
+                0.0,
+            )
+            return
+        self.counts.retries += 1
+        delay_s = error.after_s
+        if delay_s is None:
+            delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** max(0, job.attempts - 1))
+            delay_s *= self._random.uniform(0.5, 1.5)
+        else:
+            delay_s *= self._random.uniform(1.0, 1.1)  # not all in the same instant
+        heapq.heappush(self._again, (now + delay_s, next(self._order), job))
+
+    def _fail(self, job: _Job, error: NoAnswer, wall_s: float) -> None:
+        """An ask without an answer becomes a record with its reason."""
+        self._last_answer = time.monotonic()
+        if error.kind != "gave_up":
+            self.pacer.answered(
+                wall_s,
+                charged=job.charged,
+                tokens=error.tokens_in + error.tokens_out,
+                in_flight=self.in_flight,
+                headers={},
+            )
+        used = error.tokens_in + error.tokens_out
+        cost = self._cost(error.tokens_in, error.tokens_out) if used else 0.0
+        for n in range(len(job.keys)):
+            row = self._row(job, n)
+            if n == 0:
+                row |= {"tokens_in": error.tokens_in, "tokens_out": error.tokens_out}
+                row |= {"cost_usd": cost, "wall_s": wall_s}
+            if error.kind == "gave_up":
+                row["requests"] = 0  # what was sent for it is with the lost ones
+            self._batch.failed.append(
+                FailedCall(**row, kind=error.kind, reason=error.reason, attempts=job.attempts)
+            )
+        self._batch.settle.append((job.reservation, used, cost, list(job.keys)))
+        self._to_commit.set()
+
+    def _bill_bound(self, job: _Job, reason: str) -> None:
+        """It may have been billed, and no whole reply came: it counts at its upper bound."""
+        tokens_out = self.decoding.max_new_tokens * len(job.keys)
+        self._lose(job.keys[0], reason, job.bound_in, tokens_out, job.reservation)
+        job.reservation = None
+
+    def _lose(
+        self,
+        key: str,
+        reason: str,
+        tokens_in: int,
+        tokens_out: int,
+        reservation: Reservation | None = None,
+    ) -> None:
+        cost = self._cost(tokens_in, tokens_out)
+        self._batch.lost.append(
+            LostCall(key, self.role, self.backend.name, reason, tokens_in, tokens_out, cost)
+        )
+        if reservation is not None:
+            self._batch.settle.append((reservation, tokens_in + tokens_out, cost, []))
+        self._to_commit.set()
+
+    def _row(self, job: _Job, n: int) -> dict[str, Any]:
+        """What the ledger keeps of a job's n-th sample, however it ended."""
+        return {
+            "key": job.keys[n],
+            "role": self.role,
+            "model": self.backend.name,
+            "request": self.keys.request(job.ask, job.first + n),
+            "requests": int(n == 0),
+        }
+
+    def _cost(self, tokens_in: int, tokens_out: int) -> float | None:
+        price = self.backend.price
+        return None if price is None else price.cost_usd(tokens_in, tokens_out)
+
+    def _let_go(self, job: _Job) -> None:
+        """It was not billed: its reservation is free again."""
+        if job.reservation is not None:
+            self.budget.release(job.reservation)
+            job.reservation = None
+
+    def _halt(self, why: str) -> None:
+        """Send nothing more; what is in flight is waited for."""
+        self._stopping = self._stopping or why
+        self._wake.set()
+
+    # -- commits -------------------------------------------------------------------------------
+
+    async def _commit_when_due(self) -> None:
+        while True:
+            await self._to_commit.wait()
+            await asyncio.sleep(COMMIT_S)
+            self._to_commit.clear()
+            batch, self._batch = self._batch, _Batch()
+            writing = asyncio.create_task(asyncio.to_thread(batch.write, self.ledger))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await writing  # a commit that has begun is ended
+                self._settle(batch)
+                raise
+            except SymdistillError as error:
+                self._error = self._error or error
+                self._batch = batch.followed_by(self._batch)  # once more, when all has stopped
+                self._halt("stopped")
+                return
+            self._settle(batch)
+
+    def _settle(self, batch: _Batch) -> None:
+        """What the ledger holds is spent, and no longer reserved."""
+        for reservation, tokens, usd, keys in batch.settle:
+            if reservation is not None:
+                self.budget.settle(reservation, tokens=tokens, usd=usd)
+            self._committed += keys
+        counts = self.counts
+        counts.answered += len(batch.calls)
+        counts.failed += len(batch.failed)
+        for one in batch.rows():
+            if one.cost_usd is None:
+                counts.unpriced += 1
+            else:
+                counts.cost_usd += one.cost_usd
+        self._wake.set()
+
+    async def _what_is_left(self, why: str, jobs: AsyncIterator[_Job]) -> str:
+        """Words for a run that its budget ended: what is kept, what is left, what it would cost."""
+        waiting = [job for _, _, job in self._again] + [self._left_over] * bool(self._left_over)
+        left = sum(len(job.keys) for job in waiting if job is not None)
+        async for job in jobs:
+            left += len(job.keys)
+        counts = self.counts
+        done = counts.answered + counts.failed
+        if counts.unpriced or self.backend.price is None:
+            cost = "at an unknown price"
+        elif done:
+            cost = f"for about {counts.cost_usd / done * left:.4f} USD, as the others went"
+        else:
+            cost = "and none was asked for yet"
+        return (
+            f"the budget is reached ({why}); {done} samples were asked for now, "
+            f"{counts.cached} were in the ledger, and all are kept; {left} are left, {cost}; "
+            "raise the budget and run the same command to go on"
+        )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What waits for the next commit, and what is settled with the budget after it."""
+
+    calls: list[Call] = field(default_factory=list)
+    failed: list[FailedCall] = field(default_factory=list)
+    lost: list[LostCall] = field(default_factory=list)
+    settle: list[tuple[Reservation | None, int, float | None, Sequence[str]]] = field(
+        default_factory=list
+    )  # reservation, tokens, USD, keys
+
+    def rows(self) -> list[Call | FailedCall | LostCall]:
+        return [*self.calls, *self.failed, *self.lost]
+
+    def write(self, ledger: Ledger) -> None:
+        if self.calls or self.failed or self.lost:
+            ledger.record(self.calls, self.failed, self.lost)
+
+    def followed_by(self, other: _Batch) -> _Batch:
+        return _Batch(
+            self.calls + other.calls,
+            self.failed + other.failed,
+            self.lost + other.lost,
+            self.settle + other.settle,
+        )
+
+
+def _response(reply: Reply) -> dict[str, Any]:
+    """A reply as the ledger keeps it."""
+    kept: dict[str, Any] = {
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "tokens": reply.tokens,
+    }
+    if reply.logprobs is not None:
+        kept["logprobs"] = list(reply.logprobs)
+    if reply.about:
+        kept["about"] = dict(reply.about)
+    return kept

@@ -39,6 +39,7 @@ from benchmarks.servers import Running, running
 ROOT = Path(__file__).parents[1]
 PEERS = ("openai", "curator", "distilabel")
 COMMIT_S = 0.05  # a reply may wait so long for its commit; what is younger may be lost
+CLIENT_S = 1200  # no client takes so long, unless it hangs
 FAULTS = {
     "throttled": 0.05,
     "throttled_wait": 0.05,  # Retry-After: 1
@@ -78,11 +79,11 @@ QUICK = Sizes(
     requests_per_minute=1200,
     tokens_per_minute=600_000,
     limit_latency_s=(0.05, 0.5),
-    memory=(300, 3000),
+    memory=(300, 2000),
     rerun=1000,
-    kills=2,
+    kills=1,
     kill_requests=1500,
-    budgets=20,
+    budgets=12,
 )
 
 
@@ -152,7 +153,8 @@ def limits(sizes: Sizes, folder: Path) -> tuple[Figures, Any]:
     """Two servers at the same time: one short of requests, one short of tokens.
 
     The share is of what the limit lets in between the first and the last admission, a bucket's
-    first filling included; the last replies are not waited for.
+    first filling included; the last replies are not waited for. It is at most 1 in the headline: a
+    sliding window lets in a minute's worth at once when it is new, and a client may take it.
     """
     rate, tokens = sizes.requests_per_minute, sizes.tokens_per_minute
     each = 617  # tokens of a request, as it is counted: the prompt and `max_tokens`
@@ -189,7 +191,7 @@ def limits(sizes: Sizes, folder: Path) -> tuple[Figures, Any]:
     with ThreadPoolExecutor() as pool:  # both only wait
         rows = dict(zip(cases, pool.map(one, cases), strict=True))
     figures = {
-        "ceiling_share": min(row["share"] for row in rows.values()),
+        "ceiling_share": min(min(1.0, row["share"]) for row in rows.values()),
         "throttled_share": max(row["throttled_share"] for row in rows.values()),
     }
     return figures, rows
@@ -238,7 +240,7 @@ def kill(sizes: Sizes, folder: Path) -> tuple[Figures, Any]:
             begun = popen("symdistill", server, sizes.kill_requests, sizes.concurrency, told)
             while not server.stats()["whole"] and begun.poll() is None:
                 time.sleep(0.005)
-            time.sleep(dice.uniform(0, sizes.kill_requests / 5000))
+            time.sleep(dice.uniform(0, sizes.kill_requests / 4000))
             killed_at = time.monotonic()
             begun.kill()
             begun.communicate()
@@ -426,7 +428,11 @@ def client(
 ) -> list[Figures]:
     """What a client printed when it was done."""
     process = popen(name, server, requests, concurrency, told)
-    printed, errors = process.communicate()
+    try:
+        printed, errors = process.communicate(timeout=CLIENT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise RuntimeError(f"{name} did not end within {CLIENT_S} s") from None
     lines = [json.loads(line) for line in printed.splitlines() if line.startswith('{"client"')]
     if process.returncode or not lines:
         raise RuntimeError(f"{name} ended with {process.returncode}: {errors[-2000:]}")

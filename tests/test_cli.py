@@ -15,13 +15,15 @@ import pytest
 
 import symdistill
 from symdistill import cli, doctor, recipes
+from symdistill.budget import BudgetReached
 from symdistill.config import load_config
 from symdistill.errors import InputError, RunError
+from symdistill.ledger import Ledger, LostCall
 from symdistill.recipes import recipe
 
 pytestmark = pytest.mark.unit
 
-COMMANDS = ["recipes", "copy", "run", "show", "report", "doctor"]
+COMMANDS = ["recipes", "copy", "run", "estimate", "show", "report", "fold", "doctor"]
 
 
 class Ended(NamedTuple):
@@ -41,7 +43,7 @@ def symdistill_(
 ) -> Command:
     """Runs a command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_prepare", lambda threads: None)
+    monkeypatch.setattr(cli, "_prepare", lambda threads, torch: None)
 
     def call(*arguments: str | Path) -> Ended:
         monkeypatch.setattr(sys, "argv", ["symdistill", *map(str, arguments)])
@@ -59,12 +61,14 @@ class Recipe:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, Path, bool]] = []
+        self.retry_failed = False
         self.error: BaseException | None = None
 
     def __call__(
-        self, config: Any, folder: Path, *, progress: Any, accept_changes: bool
+        self, config: Any, folder: Path, *, progress: Any, accept_changes: bool, retry_failed: bool
     ) -> dict[str, Any]:
         self.asked.append((config, folder, accept_changes))
+        self.retry_failed = retry_failed
         if self.error:
             raise self.error
         return {"examples": {"kept": []}, "rounds": [], "name": config.name, "finished": True}
@@ -115,7 +119,7 @@ def test_ctrl_c_is_told_and_ends_with_130(tmp_path: Path) -> None:
         "import sys, time\n"
         "from symdistill import cli, recipes\n"
         "def wait(*_, **__):\n    print('at work', flush=True)\n    time.sleep(60)\n"
-        "recipes.run_recipe = wait\ncli._prepare = lambda threads: None\n"
+        "recipes.run_recipe = wait\ncli._prepare = lambda threads, torch: None\n"
         "sys.argv = ['symdistill', 'run', 'demo']\ncli.main()\n"
     )
     child = subprocess.Popen(
@@ -324,7 +328,12 @@ def test_a_file_of_one_s_own_comes_before_a_packaged_one(
     assert played.asked[0][0].seed == 77
 
 
-@pytest.mark.parametrize(("error", "code"), [(InputError, 2), (RunError, 1)])
+def test_retrying_what_failed_arrives(symdistill_: Command, played: Recipe) -> None:
+    assert symdistill_("run", "demo").code == 0 and not played.retry_failed
+    assert symdistill_("run", "demo", "--retry-failed").code == 0 and played.retry_failed
+
+
+@pytest.mark.parametrize(("error", "code"), [(InputError, 2), (RunError, 1), (BudgetReached, 3)])
 def test_errors_that_a_user_can_meet_end_with_their_code(
     symdistill_: Command, played: Recipe, error: type[Exception], code: int
 ) -> None:
@@ -347,11 +356,71 @@ def test_a_fault_of_the_program_is_not_hidden(
     played: Recipe, error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_prepare", lambda threads: None)
+    monkeypatch.setattr(cli, "_prepare", lambda threads, torch: None)
     monkeypatch.setattr(sys, "argv", ["symdistill", "run", "demo"])
     played.error = error
     with pytest.raises(type(error)):
         cli.main()
+
+
+# -- ask, estimate, fold ------------------------------------------------------------------------
+
+QUESTIONS = "recipe: ask\nquestions: {source: q.txt}\nteacher: {model: 'scripted:echo'}\n"
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    (tmp_path / "q.txt").write_text("Is it?\nIs it not?\n")
+    return written(tmp_path, QUESTIONS)
+
+
+def test_questions_are_asked_estimated_and_shown(symdistill_: Command, questions: Path) -> None:
+    first = symdistill_("estimate", "mine.yaml")
+    assert first.code == 0 and "requests     2" in first.out and "nothing is billed" in first.out
+    assert not Path("runs").exists()
+    ended = symdistill_("run", "mine.yaml")
+    assert ended.code == 0 and "Run mine: finished" in ended.out
+    (shown,) = (line for line in ended.out.splitlines() if " show " in line)
+    (id,) = (word for word in shown.split() if len(word) == 16)
+    assert "user: Is it" in symdistill_("show", id).out
+    assert "requests     0" in symdistill_("estimate", "mine.yaml").out
+    more = symdistill_("estimate", "mine.yaml", "--set", "samples=3", "--set", "budget.requests=3")
+    assert "6: 2 are in the ledger" in more.out and "2 of 3 spent" in more.out
+    assert symdistill_("report", "runs/mine").code == 0
+
+
+def test_the_recipe_ask_needs_no_torch(tmp_path: Path, questions: Path) -> None:
+    program = (
+        "import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from symdistill import cli\nsys.argv = ['symdistill', 'run', 'mine.yaml']\ncli.main()\n"
+    )
+    ended = process(folder=tmp_path, program=program)
+    assert ended.code == 0, ended.err
+    wanting = program.replace("'mine.yaml'", "'mine.yaml', '--set', 'teacher.model=local:x'")
+    assert "symdistill[local]" in one_sentence(process(folder=tmp_path, program=wanting))
+
+
+def test_a_budget_that_is_reached_ends_with_3(symdistill_: Command, questions: Path) -> None:
+    ended = symdistill_("run", "mine.yaml", "--set", "budget.requests=1")
+    said = one_sentence(ended, 3)
+    assert "are kept" in said and "left" in said and "raise the budget" in said
+
+
+def test_an_estimate_of_a_recipe_that_asks_no_teacher(symdistill_: Command) -> None:
+    ended = symdistill_("estimate", "demo")
+    assert ended.code == 0 and "nothing is billed" in ended.out and ended.out.count("\n") == 1
+
+
+def test_fold_leaves_one_file(symdistill_: Command, questions: Path) -> None:
+    symdistill_("run", "mine.yaml")
+    writer = Ledger(Path("runs/mine/ledger.sqlite"))
+    writer.record([], [], [LostCall("key", "teacher", "x", "cut off", 1, 2, None)])
+    log = Path("runs/mine/ledger.sqlite-wal")
+    assert log.stat().st_size
+    ended = symdistill_("fold", "runs/mine")
+    assert ended.code == 0 and "runs/mine" in ended.out and not log.stat().st_size
+    writer.close()
+    assert "absent" in one_sentence(symdistill_("fold", "absent"))
 
 
 # -- show, report, doctor -----------------------------------------------------------------------

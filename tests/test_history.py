@@ -12,8 +12,8 @@ from rich.console import Console
 
 from symdistill.errors import InputError
 from symdistill.history import history
-from symdistill.ledger import Call, Ledger
-from symdistill.records import Item, Knowledge, Lineage, Verdict, View
+from symdistill.ledger import Call, FailedCall, Ledger
+from symdistill.records import Failure, Item, Knowledge, Lineage, Verdict, View
 from symdistill.tables import write_records
 
 pytestmark = pytest.mark.unit
@@ -163,3 +163,57 @@ def test_what_a_model_wrote_is_shown_as_text(tmp_path: Path, text: str) -> None:
     if not any(ord(mark) < 32 or ord(mark) in (0x9B, 0x202E, 0x2066, 0x200F) for mark in text):
         assert said.count(plain) >= 4  # the line, the swap, the reason, the answer
     assert "\n  selection      kept" not in said
+
+
+CHAT = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "A dog?"})
+
+
+def asked(folder: Path, reason: str = "the server's filter") -> tuple[Knowledge, Failure]:
+    """What a run without verdicts and views leaves: a line and a failure, both asked in a chat."""
+    one = Knowledge.make(
+        "statement",
+        "It barks",
+        DOG.id,
+        fields={"finish_reason": "length", "samples": [0], "terms": "CC-BY"},
+        lineage=(occasion("key-0"),),
+    )
+    other = Failure.make(DOG.id, 1, "key-1", kind="refused", reason=reason, attempts=2)
+    write_records(folder / "tables" / "items.parquet", Item, [DOG])
+    write_records(folder / "tables" / "knowledge.parquet", Knowledge, [one])
+    write_records(folder / "tables" / "failures.parquet", Failure, [other])
+    request = {"prompt": CHAT, "sample_index": 0}
+    call = Call("key-0", "teacher", "openai:x", request, {"text": "It barks"}, 3, 5, 0.25, 0.5)
+    failed = FailedCall(
+        "key-1", "teacher", "openai:x", {**request, "sample_index": 1}, "refused", reason, 2
+    )
+    ledger = Ledger(folder / "ledger.sqlite")
+    ledger.record([call], [failed])
+    ledger.close()
+    return one, other
+
+
+def test_a_line_of_a_chat_shows_its_messages(tmp_path: Path) -> None:
+    one, _ = asked(tmp_path)
+    said = shown(tmp_path, one.id)
+    for told in ("system: Be brief.", "user: A dog?", "length", "CC-BY", "0.500000 USD", "dog"):
+        assert told in said
+    assert "judged" not in said and "students" not in said
+
+
+def test_a_failure_says_why(tmp_path: Path) -> None:
+    _, other = asked(tmp_path)
+    said = shown(tmp_path, other.id[:8])
+    for told in ("refused: the server's filter", "openai:x", "user: A dog?", "dog", other.id):
+        assert told in said
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.forget_failures()
+    ledger.close()
+    assert "not in the ledger" in shown(tmp_path, other.id)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_reason_of_a_failure_is_shown_as_text(tmp_path: Path, text: str) -> None:
+    _, other = asked(tmp_path, text)
+    said = shown(tmp_path, other.id)
+    for control in "\x1b\x9b\x07\x08\r\u202e\u2066\u200f\x00":
+        assert control not in said

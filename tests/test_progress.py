@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from symdistill import progress as module
 from symdistill.progress import ConsoleProgress, Plan, Progress
 
 pytestmark = pytest.mark.unit
@@ -85,8 +86,9 @@ def test_stages_taken_from_disk_count_as_over() -> None:
 def test_progress_that_reports_to_nobody_takes_everything() -> None:
     progress = Progress()
     progress.plan({"a": 1})
-    with progress.stage("a", 10) as advance:
-        advance(10)
+    with progress.stage("a", 10) as stage:
+        stage(10)
+        stage.note("half way")
     progress.say("done")
 
 
@@ -140,3 +142,44 @@ def test_a_stage_that_fails_passes_its_error_on() -> None:
         raise RuntimeError("no flour")
     with progress.stage("bake", 2):  # and the next stage can begin
         pass
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds by the clock, to be set."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_notes_are_told_now_and_then_where_the_output_is_no_terminal(clock: list[float]) -> None:
+    progress, stream = shown()
+    with progress.stage("ask", 40, "answers") as stage:
+        for _ in range(40):
+            clock[0] += 2.0
+            stage(1)
+            stage.note("[b]2 failed[/b]")
+    first, second, last = stream.getvalue().splitlines()
+    assert first == "ask, 15 of 40: [b]2 failed[/b]" and second.startswith("ask, 30 of 40: ")
+    assert last.split()[:3] == ["ask", "40", "answers"]
+
+
+def test_a_short_stage_prints_no_note(clock: list[float]) -> None:
+    progress, stream = shown()
+    with progress.stage("ask", 0) as stage:
+        stage(3)
+        stage.note("2 failed")
+        clock[0] += 31.0
+        assert "failed" not in stream.getvalue()
+        stage.note("3 failed")
+        assert stream.getvalue() == "ask, 3: 3 failed\n"
+
+
+def test_a_terminal_shows_the_note_below_the_bar() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, force_terminal=True, _environ={"TERM": "xterm"})
+    with ConsoleProgress(console).stage("ask", 4, "answers") as stage:
+        stage(1)
+        stage.note("[b]2 failed[/b] | 0.41 of about 1.90 USD")
+        stage.bars.refresh()  # type: ignore[attr-defined]
+    assert "[b]2 failed[/b] | 0.41 of about 1.90 USD" in stream.getvalue()

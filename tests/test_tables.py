@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symdistill import tables
 from symdistill.errors import RunError
-from symdistill.records import Item, Knowledge, Lineage, Verdict, View
-from symdistill.tables import read_records, table_metadata, write_records
+from symdistill.records import Failure, Item, Knowledge, Lineage, Verdict, View
+from symdistill.tables import iter_records, read_records, table_metadata, write_records
 
 pytestmark = pytest.mark.unit
 
@@ -61,12 +65,33 @@ def test_knowledge_comes_back_as_it_was(
         Item.make("concept", "dog", fields={"plural": "dogs"}, split="train"),
         Verdict("k", "critic@1", None, status="unknown", reason="no answer"),
         View("Dogs can", " bark.", 0.5, "dog", ("a", "b"), 2),
+        Failure.make("dog", 3, "key", kind="refused", reason="a filter", attempts=1),
     ],
 )
-def test_the_other_records_come_back_too(tmp_path: Path, record: Item | Verdict | View) -> None:
+def test_the_other_records_come_back_too(
+    tmp_path: Path, record: Item | Verdict | View | Failure
+) -> None:
     path = tmp_path / "one.parquet"
     write_records(path, type(record), [record])
     assert read_records(path, type(record)) == [record]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 6, 7, 8, 14, 30])
+@pytest.mark.parametrize("metadata", [None, {"fingerprint": "f"}])
+def test_a_stream_has_the_bytes_of_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, metadata: dict[str, str] | None
+) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 7)
+    monkeypatch.setattr(tables, "BATCH_ROWS", 3)
+    path, whole = tmp_path / "streamed.parquet", tmp_path / "whole.parquet"
+    verdicts = [Verdict(str(n), "judge", n / 100, reason="so " * n) for n in range(rows)]
+    assert write_records(path, Verdict, iter(verdicts), metadata) == rows
+    table = pa.Table.from_pylist([asdict(one) for one in verdicts], tables.SCHEMAS[Verdict])
+    if metadata:
+        table = table.replace_schema_metadata(metadata)
+    pq.write_table(table, whole, row_group_size=7, compression="zstd")
+    assert path.read_bytes() == whole.read_bytes()
+    assert list(iter_records(path, Verdict)) == verdicts
 
 
 def test_duckdb_reads_the_tables_as_they_are(tmp_path: Path) -> None:

@@ -276,7 +276,9 @@ def _next_commands(settings: Config, metrics: dict[str, Any], folder: Path) -> l
     kept = metrics["examples"]["kept"]
     commands = [f"{me} show {kept[0]['id'] if kept else 'ID'} --run {place}"]
     if settings.recipe == "ask":
-        again = f"{me} run {place}/config.yaml --out {place}"
+        again = f"{me} run {place}/config.yaml"
+        if folder != Path("runs") / settings.name:
+            again += f" --out {place}"
         if metrics["failed"]:
             commands.append(f"{again} --retry-failed")
         commands.append(f"{again} --continue --set samples={metrics['samples'] + 1}")

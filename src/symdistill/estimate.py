@@ -173,7 +173,7 @@ def budget_lines(
         def said(value: float, name: str = name) -> str:
             return f"{value:.4f}" if name == "usd" else f"{value:,.0f}"
 
-        if before + most <= limit:
+        if not most or before + most <= limit:
             word = "holds"
         elif before + least > limit:
             word = "will be reached: the run stops there, and keeps what it has"

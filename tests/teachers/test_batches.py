@@ -22,10 +22,12 @@ from symdistill.errors import InputError, RunError
 from symdistill.ledger import Ledger
 from symdistill.progress import Progress
 from symdistill.teachers import batches
-from symdistill.teachers.base import Answer, Ask, Decoding, Failed, Price
-from symdistill.teachers.batch import Batching
-from symdistill.teachers.batches import NOTE, ask_in_batches
+from symdistill.teachers.base import Answer, Ask, Decoding, Failed, Output, Price
+from symdistill.teachers.batch_server import BatchServer
+from symdistill.teachers.batches import Batching, ask_in_batches
+from symdistill.teachers.lacking import NOTE
 from symdistill.teachers.openai import OpenAIBackend
+from symdistill.teachers.secrets import Key
 
 pytestmark = pytest.mark.unit
 
@@ -48,6 +50,13 @@ def answer(request: Line) -> Line:
     ]
     usage = {"prompt_tokens": 5, "completion_tokens": 3 * count}
     return replied(request, 200, {"model": "m", "choices": choices, "usage": usage})
+
+
+def choice(request: Line) -> Line:
+    """The line of a request that must be answered with one of two words."""
+    line = answer({"custom_id": "", **request})
+    line["response"]["body"]["choices"][0]["message"]["content"] = '{"answer": "yes"}'
+    return line
 
 
 def replied(request: Line, status: int, body: Any) -> Line:
@@ -92,7 +101,7 @@ class BatchHouse:
         call = f"{request.method} /{place.split('/')[1]}"
         call += " content" if place.endswith("/content") else " one" if place.count("/") > 1 else ""
         self.calls[call] += 1
-        await request.read()
+        uploaded = await self._uploaded(request) if call == "POST /files" else b""
         wrong = next((what for which, what in self.trouble if which == call), None)
         if wrong is not None:
             self.trouble.remove((call, wrong))
@@ -102,8 +111,11 @@ class BatchHouse:
             return web.json_response({"data": [{"id": "m"}]})
         if not self.offers_batches:
             raise web.HTTPNotFound
+        if place == "/chat/completions":
+            return web.json_response(choice({"body": await request.json()})["response"]["body"])
         if call == "POST /files":
-            reply = await self._upload(request)
+            reply = {"id": f"file-{len(self.files)}", "object": "file"}
+            self.files[reply["id"]] = uploaded
         elif call == "POST /batches":
             reply = self._create(json.loads(await request.text()))
         elif call == "GET /batches":
@@ -125,14 +137,12 @@ class BatchHouse:
             request.transport.close()
         return web.json_response(reply)
 
-    async def _upload(self, request: web.Request) -> dict[str, Any]:
+    async def _uploaded(self, request: web.Request) -> bytes:
         form = await request.post()
         assert form["purpose"] == "batch"
         file = form["file"]
         assert isinstance(file, web.FileField)
-        file_id = f"file-{len(self.files)}"
-        self.files[file_id] = file.file.read()
-        return {"id": file_id, "object": "file"}
+        return file.file.read()
 
     def _create(self, body: dict[str, Any]) -> dict[str, Any]:
         assert body["endpoint"] == "/v1/chat/completions" and body["completion_window"] == "24h"
@@ -204,7 +214,9 @@ class Bench:
         self.house = house
         self.path = path
         self.price: Price | None = Price(input=10, output=100)
-        self.spent = 0.0
+        self.key: Key | None = None
+        self.decoding = DECODING
+        self.spent, self.spent_tokens = 0.0, 0
 
     def run(
         self,
@@ -222,6 +234,7 @@ class Bench:
             "openai:m",
             model="m",
             base_url=self.url,
+            key=self.key,
             price=self.price,
             samples_per_request=samples_per_request,
         )
@@ -231,7 +244,7 @@ class Bench:
                 ask_in_batches(
                     backend,
                     asks,
-                    decoding=DECODING,
+                    decoding=self.decoding,
                     ledger=ledger,
                     budget=budget,
                     settings=settings,
@@ -239,7 +252,7 @@ class Bench:
                 )
             )
         finally:
-            self.spent = budget.spent.usd
+            self.spent, self.spent_tokens = budget.spent.usd, budget.spent.tokens
             assert budget.in_flight == 0
             budget.close()
             ledger.close()
@@ -288,6 +301,7 @@ def test_every_sample_is_answered_in_order_at_the_price_of_batches(bench: Bench)
     totals = bench.totals()
     cost = 0.5 * (5 * 5 * 10 + 15 * 3 * 100) / 1e6
     assert totals["cost_usd"] == pytest.approx(cost) and bench.spent == pytest.approx(cost)
+    assert totals["tokens_in"] + totals["tokens_out"] == bench.spent_tokens == 5 * 5 + 15 * 3
     assert (totals["calls"], totals["requests"], totals["lost"]) == (15, 5, 0)
     assert not bench.notes()
 
@@ -409,6 +423,15 @@ def test_what_the_server_does_not_take_is_put_otherwise(bench: Bench) -> None:
     assert all(isinstance(one, Answer) for one in got) and len(bench.house.requests("batch-2")) == 4
 
 
+def test_an_output_form_is_tried_before_anything_is_submitted(bench: Bench) -> None:
+    bench.decoding = Decoding(max_new_tokens=10, output=Output(choices=("yes", "no")))
+    bench.house.plan = lambda requests, number: {"output": [choice(one) for one in requests]}
+    assert texts(bench.run(asks(2))) == ["yes", "yes"]
+    assert bench.house.calls["POST /chat one"] == 1
+    full, share = (5 * 10 + 3 * 100) / 1e6, 0.5 * 2 * (5 * 10 + 3 * 100) / 1e6
+    assert bench.totals()["cost_usd"] == pytest.approx(full + share)
+
+
 def test_a_refused_file_fails_the_lines_it_is_about(bench: Bench) -> None:
     errors = {"data": [{"code": "invalid", "line": 2, "message": "bad line"}]}
     bench.house.plan = lambda requests, number: (
@@ -482,10 +505,34 @@ def test_trouble_on_the_way_makes_no_second_batch(
 
 def test_a_batch_that_does_not_move_is_left_with_word_of_it(bench: Bench) -> None:
     bench.house.looks_needed = 10**9
-    with pytest.raises(RunError, match="1 batch at .* will go on there"):
+    with pytest.raises(RunError, match=r"1 batch at .* will go on there"):
         bench.run(asks(2), Batching(poll=0.01, give_up=0.05))
     bench.house.looks_needed = bench.house.looks["batch-0"] + 1
     assert texts(bench.run(asks(2))) == expected(2) and len(bench.house.batches) == 1
+
+
+def test_the_key_is_kept_out_of_all_that_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "sk-secret-0123456789-abcdef"
+    monkeypatch.setenv("BATCH_KEY", secret)
+    bench.key = Key("env:BATCH_KEY")
+    said = f"the key {secret} is wrong"
+
+    def plan(requests: list[Line], number: int) -> dict[str, Any]:
+        if number:
+            return {"status": "failed", "output": [], "errors": {"data": [{"message": said}]}}
+        error = {"custom_id": requests[0]["custom_id"], "error": {"message": said}}
+        echo = answer(requests[1])
+        echo["response"]["body"]["choices"][0]["message"]["content"] = said
+        return {"output": [echo, refused(requests[2], 400, said)], "errored": [error]}
+
+    bench.house.plan = plan
+    with pytest.raises(RunError, match="is wrong") as stopped:
+        bench.run(asks(3))
+    kept = b"".join(file.read_bytes() for file in bench.path.iterdir())
+    assert secret not in str(stopped.value) and secret.encode() not in kept
+    assert bench.totals()["calls"] == bench.totals()["failed"] == 1
 
 
 # -- killed, and run again ---------------------------------------------------------------------
@@ -521,13 +568,19 @@ def killer(at: int, steps: list[str]) -> tuple[Callable[[str], None], Callable[[
     return step, patch
 
 
+@pytest.mark.parametrize("expires", [False, True])
 def test_killed_at_every_step_in_turn_nothing_is_asked_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expires: bool
 ) -> None:
-    real = batches.BatchServer._exchange
+    """A request of an expired batch, and only that, goes into a second one."""
+    real = BatchServer._exchange
     settings = Batching(poll=0.001, requests_per_batch=2)
     seen: set[str] = set()
     house = BatchHouse()
+    if expires:
+        house.plan = lambda requests, number: (
+            {} if number else {"status": "expired", "output": [answer(requests[1])]}
+        )
     with serving(house) as url:
         for at in range(1000):
             for kept in (house.files, house.batches, house.looks):
@@ -547,7 +600,7 @@ def test_killed_at_every_step_in_turn_nothing_is_asked_twice(
                 return got
 
             with monkeypatch.context() as patched:
-                patched.setattr(batches.BatchServer, "_exchange", exchange)
+                patched.setattr(BatchServer, "_exchange", exchange)
                 try:
                     bench.run(asks(3), settings, patch=patch)
                 except Killed:
@@ -555,7 +608,8 @@ def test_killed_at_every_step_in_turn_nothing_is_asked_twice(
                 else:
                     break
             assert texts(bench.run(asks(3), settings)) == expected(3), steps
-            assert set(house.times_asked().values()) == {1}, steps
+            times = [1, 1, 2] if expires else [1, 1, 1]
+            assert sorted(house.times_asked().values()) == times, steps
             assert not bench.notes() and bench.totals()["calls"] == 3
             assert bench.totals()["lost"] == 0
     assert {name.split()[1] for name in seen} == {"remember", "record", "forget", "GET", "POST"}
@@ -623,14 +677,14 @@ def bound_usd(price: Price) -> float:
 def test_a_batch_is_no_larger_than_the_budget_allows(bench: Bench) -> None:
     assert bench.price is not None
     limits = BudgetSettings(usd=4.5 * bound_usd(bench.price))
-    with pytest.raises(BudgetReached, match="left|not asked for") as reached:
-        bench.run(asks(20), limits=limits)
+    with pytest.raises(BudgetReached, match="not asked for") as reached:
+        bench.run(asks(40), limits=limits)
     assert len(bench.house.requests("batch-0")) <= 4
     assert limits.usd is not None and 0 < bench.spent <= limits.usd
     assert bench.spent == pytest.approx(bench.totals()["cost_usd"])
     done = bench.totals()["calls"]
-    assert f"{done} samples are in the ledger, {20 - done} were not asked for" in str(reached.value)
-    assert texts(bench.run(asks(20), limits=BudgetSettings(usd=1))) == expected(20)
+    assert f"{done} samples are in the ledger, {40 - done} were not asked for" in str(reached.value)
+    assert texts(bench.run(asks(40), limits=BudgetSettings(usd=1))) == expected(40)
     assert set(bench.house.times_asked().values()) == {1}
 
 
@@ -649,7 +703,7 @@ def test_requests_that_come_back_are_counted_against_the_limit(bench: Bench) -> 
 
 def test_when_time_is_up_the_open_batches_stay(bench: Bench) -> None:
     bench.house.looks_needed = 10**9
-    with pytest.raises(BudgetReached, match="wall: .* will go on there"):
+    with pytest.raises(BudgetReached, match=r"wall: .* will go on there"):
         bench.run(asks(2), limits=BudgetSettings(wall=0.2))
     bench.house.looks_needed = bench.house.looks["batch-0"] + 1
     assert texts(bench.run(asks(2))) == expected(2) and len(bench.house.batches) == 1

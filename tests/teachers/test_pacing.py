@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from symdistill.teachers.pacing import Pacer
+from symdistill.teachers.pacing import Pacer, retry_after
 
 pytestmark = pytest.mark.unit
 
@@ -268,3 +271,268 @@ def play(
     if requests < float("inf"):
         played.seconds = now - 1000
     return played
+
+
+# -- limits a minute. The ceiling is what a minute allows, times ten: a full bucket's first burst
+# is not in it, so that shares above 1 mean that some of the burst was used. --------------------
+
+R, T = 500, 150_000
+
+
+def limited(window: str, unit: str, counts: str, **further: bool) -> Server:
+    limit = WINDOWS[window](R if unit == "requests" else T)
+    return Server(**{unit: limit}, counts=counts, **further)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(
+    ("unit", "counts", "share", "refusals"),
+    [
+        ("requests", "used", 0.96, 0.002),
+        ("tokens", "used", 0.93, 0.006),
+        ("tokens", "asked", 0.87, 0.02),
+    ],
+)
+def test_stated_limits_are_used_and_kept(
+    window: str, unit: str, counts: str, share: float, refusals: float
+) -> None:
+    stated = {"rpm": R} if unit == "requests" else {"tpm": T}
+    played = play(limited(window, unit, counts), **stated)  # type: ignore[arg-type]
+    assert played.share(R if unit == "requests" else T, unit == "tokens") >= share
+    assert played.refusals <= refusals
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_limits_that_only_headers_tell_are_used_and_kept(window: str) -> None:
+    played = play(limited(window, "requests", "used", headers=True, retry_after=True))
+    assert played.share(R, False) >= 0.95
+    assert played.refusals <= (0.02 if window == "empty bucket" else 0.002)  # it refuses the start
+
+
+@pytest.mark.parametrize(("counts", "refusals"), [("used", 0.002), ("asked", 0.01)])
+def test_token_limits_in_headers_with_retry_after(counts: str, refusals: float) -> None:
+    played = play(limited("full bucket", "tokens", counts, headers=True, retry_after=True))
+    assert played.share(T, True) >= 0.95
+    assert played.refusals <= refusals
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_limits_that_nobody_tells_are_found(window: str) -> None:
+    played = play(limited(window, "requests", "used"))
+    # What refuses all of the start at once is found out most slowly.
+    assert played.share(R, False) >= (0.7 if window == "empty bucket" else 0.85)
+    assert played.refusals < 0.03
+
+
+@pytest.mark.parametrize("headers", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(600, 300), (300, 600)])
+def test_limits_that_change_are_followed(before: int, after: int, headers: bool) -> None:
+    def change(server: Server) -> None:
+        assert server.requests is not None
+        server.requests.a_minute = after
+
+    server = Server(requests=Sliding(before), headers=headers, changes={300: change})
+    played = play(server, seconds=780)
+    assert played.share(after, False, since_s=420) >= 0.9
+    assert played.refusals < 0.01
+
+
+# -- requests in flight --------------------------------------------------------------------------
+
+
+def test_fixed_latency_is_met_with_all_that_may_be_in_flight() -> None:
+    played = play(
+        Server(),
+        requests=5000,
+        draw=lambda dice: Request(50, 50, 0.05),
+        network_s=(0, 0),
+    )
+    assert next(when for when, limit in played.limits if limit == 256) <= 2.01 * 0.05
+    best_s = 20 * 0.05  # 5000 requests, 256 at once: 20 round trips
+    assert best_s / played.seconds > 0.95
+
+
+@pytest.mark.parametrize("slots", [4, 16])
+def test_a_queue_is_noticed(slots: int) -> None:
+    played = play(
+        Server(slots=slots),
+        draw=lambda dice: Request(50, 50, dice.uniform(0.8, 1.2)),
+    )
+    late = [limit for when, limit in played.limits if when > 300] + [played.limits[-1][1]]
+    assert slots / 2 <= min(late) and max(late) <= 3 * slots
+    assert len(played.answered) / (slots * played.seconds) > 0.95
+
+
+def test_latency_that_varies_by_nature_holds_nothing_back() -> None:
+    played = play(Server(), draw=any_latency)
+    assert played.limits[-1][1] == 256
+    assert min(limit for _, limit in played.limits) == 64
+    assert next(when for when, limit in played.limits if limit == 256) < 45
+
+
+@pytest.mark.parametrize("latency_s", [0.5, 10.0])
+def test_an_outage_is_waited_for_and_left_behind(latency_s: float) -> None:
+    server = Server(outage=(60, 120))
+    played = play(server, draw=lambda dice: Request(50, 50, latency_s), seconds=300)
+
+    def speed(begin_s: float, end_s: float) -> float:
+        return sum(begin_s <= when < end_s for when in played.answered) / (end_s - begin_s)
+
+    asked_during = sum(when > 61 for when in server.refused)
+    assert asked_during < 30
+    assert min(when for when in played.answered if when > 121) < 155 + latency_s
+    assert speed(200, 300) > 0.8 * speed(30, 60)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def busy(clock: Clock, **settings: int) -> Pacer:
+    """A pacer some round trips of 1 s later, with 100 in flight."""
+    pacer = Pacer(most=100, start=100, clock=clock, **settings)
+    for _ in range(5):
+        for _ in range(100):
+            pacer.sent(0)
+        clock.now += 1
+        for _ in range(100):
+            pacer.answered(1.0, charged=0, tokens=0, in_flight=100, headers={})
+    return pacer
+
+
+def test_a_burst_of_refusals_is_one_event() -> None:
+    clock = Clock()
+    pacer = busy(clock)
+    for _ in range(100):
+        pacer.sent(0)
+    for _ in range(100):
+        clock.now += 0.001
+        pacer.throttled(charged=0, after_s=None, headers={})
+    assert pacer.limit == 50
+    assert 0.2 < pacer.wait_s(0) < 0.7
+    assert pacer.why.startswith("waiting 1 s")
+
+
+def test_retry_after_stops_everything_for_so_long() -> None:
+    clock = Clock()
+    pacer = busy(clock)
+    pacer.sent(0)
+    pacer.throttled(charged=0, after_s=None, headers={"retry-after": "12"})
+    assert 12 <= pacer.wait_s(0) <= 12.7
+    assert pacer.why == "waiting 13 s: Retry-After"
+    clock.now += pacer.wait_s(0)
+    assert pacer.wait_s(0) == pytest.approx(0)
+    pacer.sent(0)
+    assert pacer.wait_s(0) > 0  # after a pause, one goes first
+
+
+def test_what_is_said_of_the_pace() -> None:
+    clock = Clock()
+    assert busy(clock).why == "at its ceiling of 100"
+    pacer = Pacer(most=10, rpm=500, clock=clock)
+    pacer.sent(1)
+    assert pacer.why == "paced at 500 requests a minute (stated)"
+    assert pacer.wait_s(1) == pytest.approx(60 / 500 / 0.98)
+    pacer.answered(
+        1.0, charged=1, tokens=1, in_flight=1, headers={"x-ratelimit-limit-requests": "60"}
+    )
+    assert pacer.why == "paced at 60 requests a minute (told by the server)"
+
+
+def test_a_limit_of_a_day_is_not_taken_for_one_of_a_minute() -> None:
+    pacer = Pacer(most=10, clock=Clock())
+    said = {"x-ratelimit-limit-requests": "10", "x-ratelimit-reset-requests": "3h20m"}
+    pacer.sent(1)
+    pacer.answered(1.0, charged=1, tokens=1, in_flight=1, headers=said)
+    assert pacer.wait_s(1) == 0
+
+
+def test_what_answers_come_to_is_learnt() -> None:
+    pacer = Pacer(most=10, clock=Clock())
+    assert pacer.tokens_to_charge(100, 300) == 400
+    for _ in range(300):
+        charge = pacer.tokens_to_charge(100, 300)
+        pacer.sent(charge)
+        pacer.answered(1.0, charged=charge, tokens=100, in_flight=1, headers={})
+    assert pacer.tokens_to_charge(100, 300) == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("tokens", [-7, 0, 10**12])
+def test_a_wrong_usage_does_not_stop_the_pace(tokens: int) -> None:
+    clock = Clock()
+    pacer = Pacer(most=10, tpm=60_000, clock=clock)
+    for _ in range(20):
+        clock.now += 1
+        pacer.sent(charge := pacer.tokens_to_charge(100, 300))
+        pacer.answered(1.0, charged=charge, tokens=tokens, in_flight=1, headers={})
+    assert pacer.wait_s(400) < 20
+
+
+# -- headers -------------------------------------------------------------------------------------
+
+NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "12"}, 12),
+        ({"retry-after": " 1.5 "}, 1.5),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "1"}, 1),
+        ({"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT"}, 30),
+        ({"retry-after": "Tue, 14 Nov 2023 22:13:10 GMT"}, 0),
+        ({"retry-after": "2023-11-14T22:14:20Z"}, 60),
+        ({"retry-after": "6m0s"}, 360),
+        ({"retry-after": "120ms"}, 0.12),
+        ({"retry-after": "1h2m3.5s"}, 3723.5),
+        ({"retry-after": "1700000005"}, 5),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "9" * 400}, 86_400),
+        ({"retry-after": "in a while"}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, NOW) == (None if seconds is None else pytest.approx(seconds))
+
+
+NAMES = [
+    "retry-after",
+    "retry-after-ms",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "anthropic-ratelimit-tokens-limit",
+    "anthropic-ratelimit-tokens-reset",
+]
+VALUES = st.one_of(
+    st.text(),
+    st.floats().map(str),
+    st.integers().map(str),
+    st.datetimes().map(str),
+    st.from_regex(r"(\d{1,400}(ms|[dhms]))+", fullmatch=True),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(NAMES), VALUES), max_size=5))
+def test_no_header_breaks_it(replies: list[dict[str, str]]) -> None:
+    clock = Clock()
+    pacer = Pacer(most=10, clock=clock, wall_clock=lambda: NOW)
+    for headers in replies:
+        found = retry_after(headers, NOW)
+        assert found is None or 0 <= found <= 86_400
+        clock.now += 2
+        pacer.sent(10)
+        pacer.answered(1.0, charged=10, tokens=5, in_flight=1, headers=headers)
+        pacer.sent(10)
+        pacer.throttled(charged=10, after_s=None, headers=headers)
+        assert 0 <= pacer.wait_s(10) < math.inf
+        assert 1 <= pacer.limit <= 10
+        assert pacer.why

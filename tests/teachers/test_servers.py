@@ -305,3 +305,21 @@ class TestFaults:
         with pytest.raises(RuntimeError, match="did not start"), running("faults", rates={"x": 1}):
             pass
         assert "expected faults of" in capfd.readouterr().err
+
+
+def test_the_benchmark_runs():
+    """Its short form, without the parts that compare speed."""
+    parts = ("memory", "rerun", "kill", "faults", "budget")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.teachers", "--quick", "--part", *parts],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=FOLDER,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["rerun_requests_sent"] == 0
+    assert figures["kill_complete"] and figures["kill_lost_max"] == 0
+    assert figures["fault_completed"] and figures["fault_duplicates"] == 0
+    assert figures["budget_violations"] == 0 and figures["budget_stopped"] > 0

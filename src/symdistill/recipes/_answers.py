@@ -109,7 +109,7 @@ def console_summary(
 
     teacher = part(metrics, "teacher")
     told = [("Teacher", str(teacher.get("name"))), *figures(metrics)]
-    told += [(f"  {kind}", said) for kind, said in counts(part(metrics, "failures"))]
+    told += [(f"Failed: {kind}", said) for kind, said in counts(part(metrics, "failures"))]
     parts: list[Any] = [_line(("Run ", ""), (str(metrics.get("name")), "bold"), (": finished", ""))]
     parts += [_line((f"{label:<28}", "dim"), (said, "")) for label, said in told]
     for title, which, key in (("answers", "kept", "text"), ("failures", "failed", "reason")):

@@ -147,6 +147,7 @@ def ask_all(
     """The teacher's answers as knowledge, and what it did not answer."""
     if run.retry_failed:  # they are forgotten: the step is made again, with the others' answers
         shutil.rmtree(run.folder / "steps" / "answers", ignore_errors=True)
+    prompt_id = content_hash([template.text, config.questions.system, config.teacher.api])
 
     def make(folder: Path) -> Mapping[str, Any]:
         items = questions.folder / "items.parquet"
@@ -178,7 +179,6 @@ def ask_all(
             "failures": dict(kinds.most_common()),
         }
 
-    prompt_id = content_hash([template.text, config.questions.system, config.teacher.api])
     return run.folder_step(
         "steps/answers",
         make,
@@ -387,7 +387,7 @@ def content_of(source: str) -> str:
         return content_hash(everyday_jsonl())
     path = Path(source).expanduser()
     try:
-        return sha256_of(path)
+        return f"{path.suffix} {sha256_of(path)}"
     except OSError as error:
         raise InputError(
             f"expected a readable file of questions at {path}; got: {error.strerror}; check the "

@@ -43,7 +43,7 @@ class BatchServer:
         except _Missing:
             raise InputError(
                 f"expected a server that offers /v1/batches; {self.backend.base_url} does not; "
-                "set `batch: false` to ask it directly"
+                "ask it directly: leave `batch` out"
             ) from None
 
     async def upload(self, content: bytes | bytearray, name: str) -> str:

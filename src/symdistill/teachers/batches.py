@@ -19,12 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,20 +32,22 @@ from symdistill.ledger import Call, FailedCall, Ledger, LostCall
 from symdistill.progress import Progress
 from symdistill.teachers.asking import Asks, Keys, _read
 from symdistill.teachers.base import Again, Answer, Ask, Decoding, Failed
-from symdistill.teachers.batch import Batch, Batching, Request, Terms, queue_is_full
+from symdistill.teachers.batch import Batch, Batching, Terms, queue_is_full
 from symdistill.teachers.batch_server import BatchServer
-from symdistill.teachers.sending import _Job, blocks
+from symdistill.teachers.lacking import NOTE, Lacking
+from symdistill.teachers.sending import _Job
 
 if TYPE_CHECKING:
     from symdistill.progress import Stage
     from symdistill.teachers.openai import OpenAIBackend
 
-NOTE = "batch:"  # what the names of our notes in the ledger begin with
 ENDED = ("completed", "failed", "expired", "cancelled")
 COMMIT_ROWS = 500  # of an output file, committed together
 FIRST_DELAY_S = 1.0  # before a call is repeated; doubles, up to the next figure
 LONGEST_DELAY_S = 60.0
 OUTAGE_S = 1800.0  # the run stops when the server has answered nothing for so long
+
+__all__ = ["Batching", "ask_in_batches"]
 
 T = TypeVar("T")
 
@@ -121,8 +121,7 @@ class _Work:
     ) -> None:
         self.backend = backend
         self.server = BatchServer(backend)
-        self.every = every
-        self.keys = keys
+        self.lacking = Lacking(backend, every, keys, ledger)
         self.terms = Terms(backend, keys, decoding, role, settings)
         self.ledger = ledger
         self.budget = budget
@@ -131,17 +130,13 @@ class _Work:
         self._most_open = settings.open_batches
         self._most_requests = settings.requests_per_batch
         self._full = False  # no room for more before an open batch has ended
-        self._waiting: deque[_Job] = deque()  # to go before the fresh ones
-        self._fresh: Iterator[_Job] = iter(())
-        self._asked: set[str] = set()  # keys under way since the last look into the ledger
-        self._committed: list[str] = []
         self._error: BaseException | None = None
         self._interrupted = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._moved = self._next_look = time.monotonic()
         self._trouble = ""
-        self._done = self._told = 0  # samples
+        self._told = 0  # samples
 
     # -- the calling thread --------------------------------------------------------------------
 
@@ -175,8 +170,8 @@ class _Work:
     def _tell(self, stage: Stage, say: Callable[[str], None]) -> None:
         while self.backend.notes:
             say(self.backend.notes.pop(0))
-        stage(self._done - self._told)
-        self._told = self._done
+        stage(self.lacking.done - self._told)
+        self._told = self.lacking.done
         stage.note(self.line())
 
     def line(self) -> str:
@@ -204,15 +199,13 @@ class _Work:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         if self._interrupted:
             return
-        self._find_noted()
-        self._fresh = self._lacking()
-        self._waiting.extend(itertools.islice(self._fresh, 1))
-        if not self.open and not self._waiting:
+        self.open += self.lacking.noted()
+        if not self.open and not self.lacking:
             return  # everything is in the ledger: the backend is not even opened
         await self.backend.start()
         try:
             await self._heard(self.server.check)
-            if self._waiting:
+            if self.lacking:
                 await self._try_decoding()
             for batch in self.open:
                 # It is paid for, so it is collected also where it does not fit.
@@ -279,70 +272,7 @@ class _Work:
         lost = LostCall("check", self.terms.role, self.backend.name, why, *tokens, cost)
         self.ledger.record([], [], [lost])
 
-    # -- what to ask ---------------------------------------------------------------------------
-
-    def _find_noted(self) -> None:
-        """Find the batches of an earlier process that hold requests of ours."""
-        noted: dict[str, tuple[Batch, Request]] = {}
-        for name, note in self.ledger.recall(NOTE).items():
-            known = self.ledger.known([first for first, _, _ in note["requests"]])
-            lacking = [tuple(one) for one in note["requests"] if one[0] not in known]
-            if not lacking or note["file_id"] is None:  # all is kept, or no batch was made
-                self.ledger.forget(name)
-                continue
-            batch = Batch(name.removeprefix(NOTE), maybe_made=True, **note)
-            noted |= {one[0]: (batch, one) for one in lacking}
-        for block in blocks(self.every()) if noted else ():
-            for one, index, key in self._samples(block):
-                if key not in noted:
-                    continue
-                batch, (_, samples, attempts) = noted.pop(key)
-                whole = Ask(one.prompt, one.item_id, samples, index)
-                bound = self.backend.tokens_bound(one.prompt)
-                batch.jobs[key] = _Job(whole, self.keys.of(whole), index, bound, attempts)
-                batch.total += 1
-                self._asked.update(batch.jobs[key].keys)
-                if batch not in self.open:
-                    self.open.append(batch)
-        for batch, request in noted.values():
-            batch.others.append(request)
-
-    def _samples(self, block: Iterable[Ask]) -> Iterator[tuple[Ask, int, str]]:
-        for one in block:
-            for index, key in enumerate(self.keys.of(one), one.first_sample):
-                yield one, index, key
-
-    def _lacking(self) -> Iterator[_Job]:
-        """A request for each row of samples that neither the ledger has nor a batch will bring."""
-        for block in blocks(self.every()):
-            self._asked.difference_update(self._committed)
-            self._committed.clear()
-            samples = list(self._samples(block))
-            known = self.ledger.known([key for _, _, key in samples])
-            job: _Job | None = None
-            for one, index, key in samples:
-                if key in known or key in self._asked:
-                    self._done += key in known
-                    continue
-                self._asked.add(key)
-                if job and job.ask is one and job.first + len(job.keys) == index:
-                    job.keys = [*job.keys, key]
-                    continue
-                if job:
-                    yield job
-                job = _Job(one, [key], index, self.backend.tokens_bound(one.prompt))
-            if job:
-                yield job
-
-    def _next(self) -> _Job | None:
-        """The next request, of no more samples than the server takes at once."""
-        job = self._waiting.popleft() if self._waiting else next(self._fresh, None)
-        most = self.backend.samples_per_request
-        if job is not None and len(job.keys) > most:
-            rest = _Job(job.ask, job.keys[most:], job.first + most, job.bound_in, job.attempts)
-            self._waiting.appendleft(rest)
-            job.keys = job.keys[:most]
-        return job
+    # -- the budget ----------------------------------------------------------------------------
 
     def _reserve(self, jobs: Sequence[_Job]) -> Reservation | None:
         bound = self.terms.bound(jobs)
@@ -357,12 +287,11 @@ class _Work:
         return nothing
 
     def _what_is_left(self) -> str:
-        left = sum(len(job.keys) for job in itertools.chain(self._waiting, self._fresh))
         still_open = f"{self._left_open()}; " if self.open else ""
         return (
-            f"the budget is reached ({self.budget.reached() or 'nothing more fits'}); {self._done} "
-            f"samples are in the ledger, {left} were not asked for; {still_open}raise the budget "
-            "and run the same command to go on"
+            f"the budget is reached ({self.budget.reached() or 'nothing more fits'}); "
+            f"{self.lacking.done} samples are in the ledger, {self.lacking.left()} were not asked "
+            f"for; {still_open}raise the budget and run the same command to go on"
         )
 
     # -- one batch -----------------------------------------------------------------------------
@@ -371,14 +300,14 @@ class _Work:
         """Make a batch of what is to be asked next; False: nothing is, or there is no room."""
         jobs: list[_Job] = []
         content, ends, path = bytearray(), [0], ""
-        while len(jobs) < self._most_requests and (job := self._next()) is not None:
+        while len(jobs) < self._most_requests and (job := self.lacking.next()) is not None:
             path, body = self.backend.request(
                 job.ask.prompt, len(job.keys), self.terms.decoding, first_sample=job.first
             )
             line = {"custom_id": job.keys[0], "method": "POST", "url": f"/v1{path}", "body": body}
             text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
             if jobs and len(content) + len(text) > self.settings.bytes_per_batch:
-                self._waiting.appendleft(job)
+                self.lacking.put_back([job])
                 break
             jobs.append(job)
             content += text
@@ -387,7 +316,7 @@ class _Work:
         while fitting and (reservation := self._reserve(jobs[:fitting])) is None:
             # Of what is open the bound is reserved; when it is settled, more will fit.
             fitting = 0 if self.open else fitting // 2
-        self._waiting.extendleft(reversed(jobs[fitting:]))
+        self.lacking.put_back(jobs[fitting:])
         if not fitting:
             self._full = bool(jobs)
             return False
@@ -447,7 +376,7 @@ class _Work:
         self.open.remove(batch)
         if batch.reservation is not None:
             self.budget.settle(batch.reservation, tokens=batch.tokens, usd=batch.usd)
-        self._waiting.extend(batch.again)
+        self.lacking.ask_again(batch.again)
         self._full, self._moved = False, time.monotonic()
         if full:
             self._make_smaller(batch)
@@ -466,8 +395,7 @@ class _Work:
         """Put into the ledger what was read."""
         self.ledger.record(batch.calls, batch.failed, batch.lost)
         ended: list[Call | FailedCall] = [*batch.calls, *batch.failed]
-        self._committed += [row.key for row in ended]
-        self._done += len(ended)
+        self.lacking.committed([row.key for row in ended])
         batch.settle()
 
     def _make_smaller(self, batch: Batch) -> None:

@@ -29,7 +29,9 @@ from email.utils import parsedate_to_datetime
 
 SHARE = 0.98  # of a limit that is used; the rest is for clocks and networks that vary
 CATCH_UP_S = 0.5  # so much of a pace that was not used may be made up for at once
-GROWTH = 4e-7  # of a pace that was found, times the cube of its age: 3 % in 40 s, x 2 in 140 s
+# A pace that was found grows by so much times the cube of its age in seconds: 3 % in 90 s where it
+# was measured, in 60 s where a known limit was lowered, in 50 s where nothing else is known.
+MEASURED, LOWERED, GUESSED = 4e-8, 1.5e-7, 2.5e-7
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # after refusals without Retry-After
 SOON_S = 10.0  # after a refusal: another one belongs to it
 RAMP_S = 0.2  # after a pause, twice as many requests may be out every so often
@@ -87,6 +89,7 @@ class Pacer:
         self._before: tuple[int, float] | None = None  # limit and answers/s of the last round
         self._tried: tuple[int, float, float] | None = None  # the same, and latency: if lowered
         self._best_s = math.inf  # mean latency of the best round
+        self._peak = 0  # in flight, in this round
         self._begin_round(now)
 
     @property
@@ -182,16 +185,18 @@ class Pacer:
         nothing_let_in = self._since <= AT_ONCE
         self._streak = self._streak + 1 if soon else 0
         if not after_s:
-            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**self._streak)
+            doublings = self._streak if nothing_let_in else min(self._streak, 2)
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**doublings)
             self._resume = now + pause_s * self._random.uniform(0.8, 1.2)
             self._said = "the server refuses"
         if self._requests.last_minute(now) >= 5 and (self._streak < 2 or not nothing_let_in):
-            pace = self._tokens if self._tokens.next_s > self._requests.next_s else self._requests
-            pace.find(now, nothing_let_in)
+            by_tokens = self._tokens.next_s > self._requests.next_s
+            by_tokens = by_tokens and self._tokens.rate(now) < math.inf
+            (self._tokens if by_tokens else self._requests).find(now, nothing_let_in)
         paced = now - self._paced_at < 2.0  # it was the pace, not the number in flight
-        if not (paced or nothing_let_in) and now - self._halved_at >= self._latency.value:
+        round_trip_s = self._latency.value if self._latency.count else math.inf
+        if not (paced or nothing_let_in) and now - self._halved_at >= round_trip_s:
             self._halved_at = now
-            self._rise_to = self.limit if self._latency.count else self._most
             self.limit = max(1, self.limit // 2)
             self._reason = "halved: the server refused a request"
             self._tried = self._before = None
@@ -203,7 +208,7 @@ class Pacer:
 
     def _used_share(self) -> float:
         """Of the most tokens that a request may count for, the share that it probably does."""
-        if self._used.count < 10:
+        if self._used.count < 10 or self._bound.value <= 0:
             return 1.0
         return min(1.0, max(0.01, self._used.value / self._bound.value))
 
@@ -239,11 +244,12 @@ class Pacer:
             else:
                 self.limit, self._best_s, self._tried = limit, its_latency_s, None
         elif self.limit > self._round_limit:
-            if self._before is not None:
-                gain = self.limit / self._before[0] - 1
-                if gain > 0.2 and speed < self._before[1] * (1 + 0.3 * gain):
-                    self._lower(0.5, speed, latency_s)
-            self._before = (before, speed)
+            its_limit, its_speed = self._before or (self.limit, 0.0)
+            gain = self.limit / its_limit - 1
+            if gain > 0.2 and speed < its_speed * (1 + 0.3 * gain):
+                self._lower(0.5, speed, latency_s)
+            else:
+                self._before = (before, speed)
         else:
             self._before = None
             self._best_s = min(self._best_s, latency_s)
@@ -280,12 +286,13 @@ class _Pace:
         self._known = SHARE * self._stated / 60  # a second
         self._found, self._found_at = math.inf, -math.inf  # a second
         self._since = 0.0  # let in since then
+        self._growth = GUESSED
         self._began = now
         self._sums, self._slot = [0.0] * (SLOTS + 1), int(now / SLOT_S)
 
     def rate(self, now: float) -> float:
         """How much a second."""
-        return min(self._known, self._found * (1 + GROWTH * (now - self._found_at) ** 3))
+        return min(self._known, self._found * (1 + self._growth * (now - self._found_at) ** 3))
 
     def take(self, amount: float, now: float) -> None:
         """So much goes out."""
@@ -316,19 +323,21 @@ class _Pace:
     def find(self, now: float, nothing_let_in: bool) -> None:
         """A refusal shows what is let in."""
         minute, rate, gap_s = self.last_minute(now), self.rate(now), now - self._found_at
-        slightly, clearly = 0.97, 0.9
+        slightly, clearly, growth = 0.97, 0.85, LOWERED
         if self._known == math.inf:  # nothing to go by but what was let in
             rate = min(rate, minute / min(60.0, max(1.0, now - self._began)))
-            slightly, clearly = 0.9, 0.8
+            slightly, clearly, growth = 0.9, 0.8, GUESSED
         if nothing_let_in:  # a minute's allowance is used up, by the server's clock
             found = min(rate, max(0.5 * rate, SHARE * minute / 60))
-        elif gap_s < SOON_S:
+            growth = MEASURED
+        elif gap_s < SOON_S / 2:
             return
-        elif gap_s < 30:  # a bucket that was empty then is empty again
-            found = min(rate, max(clearly * rate, self._since / gap_s))
-        else:
+        elif gap_s == math.inf:
             found = slightly * rate
+        else:  # what was let in since the last time is what the server's bucket got
+            found = max(clearly * rate, min(slightly * rate, self._since / gap_s))
         self._found, self._found_at, self._since = found, now, 0.0
+        self._growth = growth
 
     def words(self, now: float) -> str:
         """The pace for people."""

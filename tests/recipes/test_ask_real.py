@@ -1,0 +1,24 @@
+"""The packaged example of `ask`, on the embedded model behind its llama.cpp server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from symdistill import recipes
+from symdistill.config import load_config
+from symdistill.models import Model
+from symdistill.recipes import run_recipe
+from symdistill.recipes.ask import AskConfig
+
+pytestmark = pytest.mark.real
+
+
+def test_the_packaged_example_works(smollm2: Model, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    path = Path(recipes.__file__).parents[1] / "data" / "configs" / "ask.yaml"
+    small = ["questions.limit=3", "decoding.max_new_tokens=12"]
+    metrics = run_recipe(load_config(path, AskConfig, small), tmp_path / "run")
+    assert metrics["answers"] + metrics["failed"] == 6 and metrics["answers"]
+    assert metrics["bill"]["cost_usd"] == 0

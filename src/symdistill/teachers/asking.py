@@ -45,6 +45,7 @@ def ask(
     settings: Asking | None = None,
     progress: Progress | None = None,
     label: str = "ask",
+    total: int | None = None,
     seed: int = 0,
 ) -> Iterator[Answer | Failed]:
     """Every sample of every ask, from the ledger where it is there, else from the backend.
@@ -59,6 +60,7 @@ def ask(
         settings: how hard to ask.
         progress: who is told of it; nobody by default.
         label: the name of the stage in progress.
+        total: how many samples there are, for progress; found out where `asks` is a sequence.
         seed: of the jitter between attempts; decides no answer.
 
     Yields:
@@ -70,7 +72,10 @@ def ask(
         KeyboardInterrupt: after Ctrl-C, when what was in flight is kept.
     """
     keys = Keys(backend, decoding)
-    every = asks if callable(asks) else (lambda: asks)
+    if callable(asks):
+        every = asks
+    else:
+        every, total = (lambda: asks), sum(one.samples for one in asks)
     work = Sending(
         backend,
         every,
@@ -81,7 +86,7 @@ def ask(
         role,
         settings or Asking(),
         seed,
-        total := None if callable(asks) else sum(one.samples for one in asks),
+        total,
     )
     progress = progress or Progress()
     with progress.stage(label, total or 0, "answers") as stage:

@@ -359,9 +359,8 @@ class OpenAIBackend:
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as response:
-                raw = await response.read()
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return response.status, headers, raw
+                # names in any case: a dict of them in lower case would cost 5 us a reply
+                return response.status, response.headers, await response.read()
         except (aiohttp.ClientError, OSError) as error:
             failure = self._failure(error)
         raise failure

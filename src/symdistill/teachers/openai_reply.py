@@ -20,6 +20,8 @@ from symdistill.teachers.openai_request import WRAPPED, Server
 from symdistill.teachers.pacing import retry_after
 from symdistill.teachers.secrets import Key
 
+_NAMES = ("model", "system_fingerprint")  # of a reply, worth keeping
+_FURTHER = {"refusal", "reasoning", "reasoning_content"}  # of a message
 _SLACK = 8  # tokens per sample by which a server may count more than it was allowed to write
 _LEAST_LOGPROB = -9999.0  # nats; stands for minus infinity, which JSON cannot say
 
@@ -96,10 +98,37 @@ def read_reply(
     if not 200 <= status < 300:
         raise refusal(status, headers, error_of(raw), samples, key, at)
     body = _whole_json(raw, headers, key, at)
+    if decoding.output is None and decoding.top_logprobs is None:
+        plain = _plain_reply(body, headers, decoding.max_new_tokens)
+        if plain is not None:
+            return plain
     if isinstance(body, dict) and body.get("error"):
         complaint = error_of(raw)
         raise refusal(complaint.status or 500, headers, complaint, samples, key, at)
     return _Reader(prompt, decoding, server, tokenizer).replies(body, headers, samples, key, at)
+
+
+def _plain_reply(body: Any, headers: Mapping[str, str], most: int) -> Replies | None:
+    """One whole answer with sane figures and nothing to it, as nearly all are; else None.
+
+    What `_Reader` makes of it is the same (a test sees to that), in five times the time.
+    """
+    try:
+        (choice,) = body["choices"]
+        message, usage, finish = choice["message"], body["usage"], choice["finish_reason"]
+        text, used_in, used = message["content"], usage["prompt_tokens"], usage["completion_tokens"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not (type(text) is type(finish) is str and type(used_in) is type(used) is int):
+        return None
+    further = (
+        not _FURTHER.isdisjoint(message) or usage.get("prompt_tokens_details") or "error" in body
+    )
+    sane = text and finish and 0 < used_in <= 4096 and 0 < used <= most
+    if further or not sane or "prompt_logprobs" in body or "prompt_logprobs" in choice:
+        return None
+    about = {name: body[name] for name in _NAMES if type(body.get(name)) is str}
+    return Replies((Reply(text, finish, used, None, about),), used_in, headers)
 
 
 def _whole_json(raw: bytes, headers: Mapping[str, str], key: Key | None, at: str) -> Any:
@@ -305,9 +334,7 @@ class _Reader:
         self._raise_if_silent(choices[:samples], texts, finishes, (tokens_in, sum(tokens)), key)
 
         about: dict[str, Any] = {
-            name: body[name]
-            for name in ("model", "system_fingerprint")
-            if isinstance(body.get(name), str)
+            name: body[name] for name in _NAMES if isinstance(body.get(name), str)
         }
         if not (sure_in and sure_out):
             about["tokens_estimated"] = True
@@ -421,8 +448,10 @@ class _Reader:
 
     def _tokens_in(self, used: int | None) -> tuple[int, bool]:
         """The prompt's tokens, and whether the server said so."""
-        bound = bytes_bound(self.prompt)
         # A server may put a long system prompt of its own before ours, but not a library.
+        if used is not None and 0 < used <= 4096:
+            return used, True
+        bound = bytes_bound(self.prompt)
         if used is not None and 0 < used <= 4 * bound + 4096:
             return used, True
         if self.tokenizer is None:

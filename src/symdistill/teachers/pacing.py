@@ -36,6 +36,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # after refusals without Retry-After
 SOON_S = 10.0  # after a refusal: another one belongs to it
 RAMP_S = 0.2  # after a pause, twice as many requests may be out every so often
 AT_ONCE = 4  # so few sent since the last pause: a refusal says that nothing was let in
+IN_VAIN = 12  # times that fewer were sent and it refused again: it does so whatever is sent
+CHANCE, LATELY = 0.3, 256  # where refusals may be chance: up to this share, of about so many
 A_DAY_S = 86_400.0
 SLOT_S, SLOTS = 5, 12  # the last minute, as it is remembered
 
@@ -80,6 +82,8 @@ class Pacer:
         self._said = ""  # who asked for the pause
         self._since = AT_ONCE + 1  # requests sent since the pause
         self._streak = 0  # refusals that came soon after another
+        self._lately_sent = self._lately_refused = 0.0  # of some hundreds, since the last pause
+        self._shut = 0  # and with nothing let in between
         self._paced_at = -math.inf  # last time that a pace held a request back
         self._halved_at = -math.inf
         # Requests in flight.
@@ -123,6 +127,8 @@ class Pacer:
         """A request went out, charged with so many tokens."""
         now = self._clock()
         self._since += 1
+        self._lately_sent += 1 - self._lately_sent / LATELY
+        self._lately_refused -= self._lately_refused / LATELY
         self._requests.take(1, now)
         self._tokens.take(tokens, now)
         self._bound.add(tokens / self._used_share())
@@ -171,6 +177,10 @@ class Pacer:
         self._tokens.refused(charged, now)
         if after_s is None:
             after_s = retry_after(headers, self._wall_clock())
+        self._lately_refused += 1
+        least = AT_ONCE if self._streak >= IN_VAIN else 0
+        if self._lately_refused < max(least, CHANCE * self._lately_sent) and self._by_chance(now):
+            return
         soon = now - self._resume < SOON_S
         if after_s and now + after_s > self._resume:
             self._resume = now + after_s * self._random.uniform(1.0, 1.05)
@@ -184,12 +194,13 @@ class Pacer:
             self._read(headers, now)
         nothing_let_in = self._since <= AT_ONCE
         self._streak = self._streak + 1 if soon else 0
+        self._shut = self._shut + 1 if nothing_let_in else 0
         if not after_s:
-            doublings = self._streak if nothing_let_in else min(self._streak, 2)
-            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**doublings)
+            doublings = max(self._shut, min(self._streak, 2))
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(doublings, 10))
             self._resume = now + pause_s * self._random.uniform(0.8, 1.2)
             self._said = "the server refuses"
-        if self._requests.last_minute(now) >= 5 and (self._streak < 2 or not nothing_let_in):
+        if self._requests.last_minute(now) >= 5 and self._shut < 2:
             by_tokens = self._tokens.next_s > self._requests.next_s
             by_tokens = by_tokens and self._tokens.rate(now) < math.inf
             (self._tokens if by_tokens else self._requests).find(now, nothing_let_in)
@@ -202,9 +213,20 @@ class Pacer:
             self._tried = self._before = None
             self._begin_round(now)
         self._since = 0
+        self._lately_sent = self._lately_refused = 0.0
+        if self._streak >= IN_VAIN and not nothing_let_in:
+            self._requests.forget()
+            self._tokens.forget()
 
     def dropped(self, *, charged: float) -> None:
         """A request came to nothing in another way. The server may have counted it: so do we."""
+
+    def _by_chance(self, now: float) -> bool:
+        """Whether a few refusals say nothing of the pace: lowering it did not help, or the server
+        is fast and has never refused in earnest, which it would do to nearly all at once.
+        """
+        rate = min(self._requests.rate(now), self._tokens.rate(now))
+        return self._streak >= IN_VAIN or (self._latency.value < 1 and rate == math.inf)
 
     def _used_share(self) -> float:
         """Of the most tokens that a request may count for, the share that it probably does."""
@@ -325,7 +347,8 @@ class _Pace:
         minute, rate, gap_s = self.last_minute(now), self.rate(now), now - self._found_at
         slightly, clearly, growth = 0.97, 0.85, LOWERED
         if self._known == math.inf:  # nothing to go by but what was let in
-            rate = min(rate, minute / min(60.0, max(1.0, now - self._began)))
+            seen = minute / min(60.0, max(1.0, now - self._began))
+            rate = seen if rate == math.inf else min(rate, max(seen, 0.5 * rate))
             slightly, clearly, growth = 0.9, 0.8, GUESSED
         if nothing_let_in:  # a minute's allowance is used up, by the server's clock
             found = min(rate, max(0.5 * rate, SHARE * minute / 60))
@@ -338,6 +361,10 @@ class _Pace:
             found = max(clearly * rate, min(slightly * rate, self._since / gap_s))
         self._found, self._found_at, self._since = found, now, 0.0
         self._growth = growth
+
+    def forget(self) -> None:
+        """What was found is not what the server goes by."""
+        self._found, self._found_at = math.inf, -math.inf
 
     def words(self, now: float) -> str:
         """The pace for people."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import heapq
 import itertools
 import math
 import random
+import sys
 import threading
 import time
 from collections import deque
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from symdistill.progress import Stage
     from symdistill.teachers.asking import Keys
 
-BLOCK_ASKS = 500  # looked up in the ledger at once
+BLOCK_ASKS = 250  # looked up in the ledger at once
 COMMIT_S = 0.02  # replies wait at most this long for others to be committed with
+SWITCH_S = 0.0005  # between two threads of the interpreter, while something is asked
+GARBAGE_OBJECTS = 20_000  # between two looks for garbage, meanwhile
 TELL_S = 0.2  # between two reports to progress
 FIRST_DELAY_S = 0.25  # before the second attempt; doubles, up to the next figure
 LONGEST_DELAY_S = 30.0
@@ -142,7 +146,8 @@ class Sending:
         self._committed: list[str] = []
         self._excess = 1.0  # how far replies were above their bound: a server that counts its way
         self._batch = _Batch()
-        self._left_over: _Job | None = None
+        self._ready: deque[_Job] = deque()  # looked up, not sent yet
+        self._most_open = 2 * settings.max_concurrency + 16  # in flight, or to be tried again
         self._last_answer = time.monotonic()
         self._told: int = 0
         self._rates: deque[tuple[float, int]] = deque(maxlen=50)
@@ -175,7 +180,8 @@ class Sending:
 
     def _in_thread(self) -> None:
         try:
-            asyncio.run(self._main())
+            with _tuned():
+                asyncio.run(self._main())
         except asyncio.CancelledError:
             pass  # a second Ctrl-C
         except BaseException as error:  # told in the calling thread
@@ -229,11 +235,12 @@ class Sending:
         first = await anext(jobs, None)
         if first is None:
             return  # everything is in the ledger: the backend is not even opened
+        self._ready.extend(first)
         await self.backend.start()
         committing = asyncio.create_task(self._commit_when_due())
         try:
             await self._check()
-            await self._send_all(first, jobs)
+            await self._send_all(jobs)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -256,8 +263,8 @@ class Sending:
             tokens_out = sum(reply.tokens for reply in got.replies)
             self._lose("check", "a trial of the decoding", got.tokens_in, tokens_out)
 
-    async def _jobs(self) -> AsyncIterator[_Job]:
-        """The requests to make: samples that the ledger does not hold, in the order of the asks.
+    async def _jobs(self) -> AsyncIterator[list[_Job]]:
+        """The requests to make, in blocks: samples that the ledger does not hold, in order.
 
         The next block is looked up while the last is being sent. A key stays in `_open` until a
         lookup has begun after its commit, so none is asked for twice.
@@ -285,8 +292,8 @@ class Sending:
                     self._open.update(key for _, key in missing)
                     ready += self._requests(one, missing)
                 ahead = look()
-                for job in ready:
-                    yield job
+                if ready:
+                    yield ready
         finally:
             if ahead is not None:
                 ahead.cancel()
@@ -311,43 +318,58 @@ class Sending:
                 jobs.append(_Job(one, [key], index, bound))
         return jobs
 
-    async def _send_all(self, first: _Job, jobs: AsyncIterator[_Job]) -> None:
-        """Send every job when its turn comes, those that failed before the new ones."""
-        fresh: _Job | None = first
+    async def _send_all(self, jobs: AsyncIterator[list[_Job]]) -> None:
+        """Have every job sent when its turn comes."""
         exhausted = False
-        most_open = 2 * self.settings.max_concurrency + 16  # in flight, or waiting to be again
         while self._stopping is None:
-            now = time.monotonic()
-            due_s = self._again[0][0] - now if self._again else None
-            if due_s is not None and due_s <= 0:
-                job: _Job | None = self._again[0][2]
-            elif fresh is not None:
-                job = fresh if self.in_flight + len(self._again) < most_open else None
+            if not exhausted and len(self._ready) < self.settings.max_concurrency:
+                block = await anext(jobs, None)
+                self._ready.extend(block or ())
+                exhausted = block is None
+            if exhausted and not (self._ready or self._again or self.in_flight):
+                return
+            job, wait_s = self._next()
+            if job is None:
+                await self._sleep(wait_s)
             else:
-                job = None
-            if job is None and fresh is None and exhausted and not self._again:
-                if not self.in_flight:
-                    return
-                await self._sleep(None)
-                continue
-            wait_s = self._turn(job) if job is not None else due_s
-            if job is None or wait_s is None or wait_s > 0:
-                soonest = [s for s in (wait_s, due_s) if s is not None and s > 0]
-                await self._sleep(min(soonest, default=None))
-                continue
-            if job is fresh:
-                fresh = None
-            else:
-                heapq.heappop(self._again)
-            task = asyncio.create_task(self._one(job))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            if fresh is None and not exhausted:
-                fresh = await anext(jobs, None)
-                exhausted = fresh is None
-        self._left_over = fresh
+                task = asyncio.create_task(self._work(job))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         while self.in_flight:
             await self._sleep(None)
+
+    async def _work(self, job: _Job | None) -> None:
+        """Send a job, and then the next one, for as long as it is its turn at once."""
+        while job is not None:
+            await self._one(job)
+            job, _ = self._next()
+            if self.in_flight < self.pacer.limit or len(self._ready) < self.in_flight:
+                self._wake.set()  # there is room for more, or soon nothing left to fill it
+        self._wake.set()
+
+    def _next(self) -> tuple[_Job | None, float | None]:
+        """The job whose turn it is, counted as sent; else None and when to look again.
+
+        Jobs that failed come before new ones. Seconds are None where something has to end first.
+        """
+        if self._stopping is not None:
+            return None, None
+        due_s = self._again[0][0] - time.monotonic() if self._again else None
+        if due_s is not None and due_s <= 0:
+            job = self._again[0][2]
+        elif self._ready and self.in_flight + len(self._again) < self._most_open:
+            job = self._ready[0]
+        else:
+            return None, due_s
+        wait_s = self._turn(job)
+        if wait_s != 0:
+            soonest = [s for s in (wait_s, due_s) if s is not None and s > 0]
+            return None, min(soonest, default=None)
+        if due_s is not None and due_s <= 0:
+            heapq.heappop(self._again)
+        else:
+            self._ready.popleft()
+        return job, 0.0
 
     async def _sleep(self, seconds: float | None) -> None:
         """Until something changes (perhaps it has already), or so many seconds have passed."""
@@ -405,7 +427,6 @@ class Sending:
             self._keep(job, got, time.monotonic() - start)
         finally:
             self.in_flight -= 1
-            self._wake.set()
 
     def _keep(self, job: _Job, got: Replies, wall_s: float) -> None:
         """A whole reply: into the next commit, the rest of the samples asked for again."""
@@ -427,9 +448,7 @@ class Sending:
             tokens_in = got.tokens_in if n == 0 else 0
             cost = self._cost(tokens_in, reply.tokens)
             cost_usd = None if cost is None or cost_usd is None else cost_usd + cost
-            row = self._row(job, n)
-            row |= {"tokens_in": tokens_in, "tokens_out": reply.tokens, "cost_usd": cost}
-            row["wall_s"] = wall_s if n == 0 else 0.0
+            row = self._row(job, n, tokens_in, reply.tokens, wall_s if n == 0 else 0.0, cost)
             if reply.text:
                 self._batch.calls.append(Call(**row, response=_response(reply)))
             else:
@@ -497,10 +516,10 @@ class Sending:
         used = error.tokens_in + error.tokens_out
         cost = self._cost(error.tokens_in, error.tokens_out) if used else 0.0
         for n in range(len(job.keys)):
-            row = self._row(job, n)
-            if n == 0:
-                row |= {"tokens_in": error.tokens_in, "tokens_out": error.tokens_out}
-                row |= {"cost_usd": cost, "wall_s": wall_s}
+            billed = (
+                (error.tokens_in, error.tokens_out, wall_s, cost) if n == 0 else (0, 0, 0.0, 0.0)
+            )
+            row = self._row(job, n, *billed)
             if error.kind == "gave_up":
                 row["requests"] = 0  # what was sent for it is with the lost ones
             self._batch.failed.append(
@@ -531,13 +550,25 @@ class Sending:
             self._batch.settle.append((reservation, tokens_in + tokens_out, cost, []))
         self._to_commit.set()
 
-    def _row(self, job: _Job, n: int) -> dict[str, Any]:
+    def _row(
+        self,
+        job: _Job,
+        n: int,
+        tokens_in: int,
+        tokens_out: int,
+        wall_s: float,
+        cost_usd: float | None,
+    ) -> dict[str, Any]:
         """What the ledger keeps of a job's n-th sample, however it ended."""
         return {
             "key": job.keys[n],
             "role": self.role,
             "model": self.backend.name,
             "request": self.keys.request(job.ask, job.first + n),
+            "tokens_in": tokens_in,
+            "tokens_out": tokens_out,
+            "wall_s": wall_s,
+            "cost_usd": cost_usd,
             "requests": int(n == 0),
         }
 
@@ -594,12 +625,12 @@ class Sending:
                 counts.cost_usd += one.cost_usd
         self._wake.set()
 
-    async def _what_is_left(self, why: str, jobs: AsyncIterator[_Job]) -> str:
+    async def _what_is_left(self, why: str, jobs: AsyncIterator[list[_Job]]) -> str:
         """Words for a run that its budget ended: what is kept, what is left, what it would cost."""
-        waiting = [job for _, _, job in self._again] + [self._left_over] * bool(self._left_over)
-        left = sum(len(job.keys) for job in waiting if job is not None)
-        async for job in jobs:
-            left += len(job.keys)
+        waiting = [job for _, _, job in self._again] + list(self._ready)
+        left = sum(len(job.keys) for job in waiting)
+        async for block in jobs:
+            left += sum(len(job.keys) for job in block)
         counts = self.counts
         done = counts.answered + counts.failed
         if counts.unpriced or self.backend.price is None:
@@ -613,6 +644,25 @@ class Sending:
             f"{counts.cached} were in the ledger, and all are kept; {left} are left, {cost}; "
             "raise the budget and run the same command to go on"
         )
+
+
+@contextlib.contextmanager
+def _tuned() -> Iterator[None]:
+    """The interpreter set for many small requests, and as it was again afterwards.
+
+    The loop's thread gives the interpreter away with every packet that it sends; the thread that
+    writes the ledger would keep it for 5 ms then, which costs a sixth of the requests per second.
+    Looking for garbage after every 700 new objects costs a tenth.
+    """
+    switch_s, garbage = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(min(switch_s, SWITCH_S))
+    if garbage[0]:
+        gc.set_threshold(max(garbage[0], GARBAGE_OBJECTS), *garbage[1:])
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(switch_s)
+        gc.set_threshold(*garbage)
 
 
 @dataclass(slots=True)

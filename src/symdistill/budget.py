@@ -10,6 +10,10 @@ would pass it, to twice what is reserved then (so it is written a few times in a
 to what is still in flight when the budget is closed. The lease of a process that was killed
 counts as spent: nobody knows what of it was billed.
 
+Work that goes on at a server without us (a batch) outlives the process. Its room is put down in
+the ledger's note of it, as `reserved`, and under no lease; later processes hold it from their
+start, until one takes the work over and settles it at what it came to.
+
 Not held: limits against a server that bills more than the bound it was asked under (that is
 counted truly, and then nothing more fits), or against a power cut, which may take the last
 seconds of the ledger with it.
@@ -29,8 +33,10 @@ from symdistill.ledger import PICO, Ledger, Session, pico
 
 NOTE_EVERY_S = 1.0  # how often the time spent is put down
 
-_Amounts = tuple[int, int, int]  # requests, tokens, 1e-12 USD
-_NOTHING: _Amounts = (0, 0, 0)
+Amounts = tuple[int, int, int]
+"""Requests, tokens, and money in 1e-12 USD."""
+
+_NOTHING: Amounts = (0, 0, 0)
 
 
 class BudgetReached(SymdistillError):
@@ -41,10 +47,10 @@ class BudgetReached(SymdistillError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reservation:
-    """Room that is held for one request."""
+    """Room that is held for one request, or for many that are sent together."""
 
-    amounts: _Amounts
-    priced: bool
+    amounts: Amounts
+    noted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,11 @@ class Budget:
         )
         self._leases = ledger is not None and min(self._limit) < math.inf
         self._open: set[Reservation] = set()
-        self._reserved = self._lease = _NOTHING
+        self._left: dict[str, Amounts] = {}  # reserved for what goes on without us, by its note
+        self._reserved = self._lasting = self._lease = _NOTHING
+        notes = ledger.recall() if ledger else {}
+        for name, note in notes.items():
+            self._hold(name, _whole(note.get("reserved", _NOTHING)))
         self._refused: tuple[int, int] | None = None  # by which limit, asked for how much
         accounts = ledger.accounts() if ledger else []
         settled = (
@@ -101,7 +111,7 @@ class Budget:
             sum(one.leased_pico_usd for one in sessions),
         )
         # A lease may be twice what was in flight, and that did fit into the limit.
-        self._unsettled = _amounts(
+        self._unsettled = _whole(
             min(lease, max(0, limit - spent))
             for lease, limit, spent in zip(leased, self._limit, settled, strict=True)
         )
@@ -112,7 +122,12 @@ class Budget:
         self._start = self._noted = time.monotonic()
 
     def reserve(
-        self, *, requests: int = 1, tokens: int = 0, usd: float | None = 0.0
+        self,
+        *,
+        requests: int = 1,
+        tokens: int = 0,
+        usd: float | None = 0.0,
+        noted: bool = False,
     ) -> Reservation | None:
         """Room for a request, or None where it does not fit beside what is reserved now.
 
@@ -120,6 +135,8 @@ class Budget:
             requests: how many requests are sent.
             tokens: at most so many are read and written.
             usd: at most so much is billed; None where the price is unknown.
+            noted: before anything is sent, the caller puts its `amounts` down in the ledger, as
+                `reserved` of the note of the work, and it forgets the note before it settles.
 
         Raises:
             InputError: an unknown price under a limit in USD that does not allow it.
@@ -130,7 +147,7 @@ class Budget:
                 f"expected a price for every teacher under a budget of {self.limits.usd:g} USD; "
                 "got a teacher without one; state its price, or set budget.allow_unknown_price"
             )
-        asked = (requests, tokens, 0 if usd is None else pico(usd))
+        asked = amounts(requests, tokens, usd)
         with self._lock:
             self._note_time()
             if self._out_of_time():
@@ -140,12 +157,10 @@ class Budget:
                 if asked[i] and self._spent[i] + held[i] > self._limit[i]:
                     self._refused = (i, asked[i])
                     return None
-            if self._leases and any(held[i] > self._lease[i] for i in range(3)):
-                self._raise_lease(held)
-            reservation = Reservation(asked, usd is not None)
-            self._reserved, self._refused = held, None
-            self._open.add(reservation)
-            return reservation
+            if self._leases and not noted:
+                self._lease_for(_minus(held, self._lasting))
+            self._refused = None
+            return self._take(asked, noted)
 
     def settle(self, reservation: Reservation, *, tokens: int, usd: float | None) -> None:
         """Count what a request came to, also if it is more than was reserved.
@@ -156,7 +171,7 @@ class Budget:
         requests = reservation.amounts[0]
         with self._lock:
             self._give_back(reservation)
-            self._spent = _plus(self._spent, (requests, tokens, 0 if usd is None else pico(usd)))
+            self._spent = _plus(self._spent, amounts(requests, tokens, usd))
             if usd is None:
                 self._unpriced += requests
             self._note_time()
@@ -167,15 +182,36 @@ class Budget:
             self._give_back(reservation)
             self._note_time()
 
+    def hold(self, name: str, reserved: Amounts) -> None:
+        """Hold room for work that goes on without us, whether or not it fits; not in flight.
+
+        Args:
+            name: of the ledger's note of it, which says the same for later processes.
+            reserved: in place of what was held under this name.
+        """
+        with self._lock:
+            self._hold(name, reserved)
+
+    def take_over(self, name: str, reserved: Amounts) -> Reservation:
+        """The reservation of work that was left going on: in flight again, to be settled.
+
+        Args:
+            name: of the ledger's note of it; what was held under it is held no longer.
+            reserved: what the note says.
+        """
+        with self._lock:
+            self._hold(name, _NOTHING)
+            return self._take(reserved, noted=True)
+
     def close(self) -> None:
         """Put down the time spent and lower the lease to what is in flight; may be called twice."""
         with self._lock:
-            self._lease = self._reserved if self._leases else _NOTHING
+            self._lease = _minus(self._reserved, self._lasting) if self._leases else _NOTHING
             self._write()
 
     @property
     def in_flight(self) -> int:
-        """How many reservations are open."""
+        """How many reservations are open; what is held for work left going on is not."""
         return len(self._open)
 
     @property
@@ -205,6 +241,30 @@ class Budget:
                 return f"wall: {self._wall_s():,.0f} s of {self.limits.wall:,.0f} s spent"
             return self._refused and self._in_words(*self._refused)
 
+    def check_time(self) -> None:
+        """Stop where the time is used up, before something long begins.
+
+        Raises:
+            BudgetReached: it is.
+        """
+        if self._out_of_time():
+            raise BudgetReached(
+                f"the budget is reached ({self.reached()}); all that is done is kept; raise it "
+                "and run the same command to go on"
+            )
+
+    def unsettled_words(self) -> str | None:
+        """What earlier processes left unsettled when they were cut off, in words; None: nothing."""
+        requests, tokens, pico_usd = self._unsettled
+        parts = [
+            f"{pico_usd / PICO:.6g} USD" * bool(pico_usd),
+            f"{tokens:,} tokens" * bool(tokens),
+            f"{requests:,} requests" * bool(requests),
+        ]
+        if said := ", ".join(part for part in parts if part):
+            return f"{said} (at most) in flight when an earlier run was cut off: counted as spent"
+        return None
+
     def _in_words(self, i: int, asked: int) -> str:
         def amount(value: float) -> str:
             return f"{value / PICO:.6g}" if i == 2 else f"{value:,.0f}"
@@ -217,19 +277,36 @@ class Budget:
             words += f", {amount(self._reserved[i])} in flight"
         return f"{words}; one more request needs up to {amount(asked)}"
 
+    def _take(self, reserved: Amounts, noted: bool) -> Reservation:
+        reservation = Reservation(reserved, noted)
+        self._open.add(reservation)
+        self._reserved = _plus(self._reserved, reserved)
+        if noted:
+            self._lasting = _plus(self._lasting, reserved)
+        return reservation
+
     def _give_back(self, reservation: Reservation) -> None:
         if reservation not in self._open:
             raise ValueError("expected an open reservation; this one is settled or released")
         self._open.remove(reservation)
         self._reserved = _minus(self._reserved, reservation.amounts)
+        if reservation.noted:
+            self._lasting = _minus(self._lasting, reservation.amounts)
 
-    def _raise_lease(self, held: _Amounts) -> None:
+    def _hold(self, name: str, reserved: Amounts) -> None:
+        more = _minus(reserved, self._left.pop(name, _NOTHING))
+        self._left[name] = reserved
+        self._reserved, self._lasting = _plus(self._reserved, more), _plus(self._lasting, more)
+
+    def _lease_for(self, wanted: Amounts) -> None:
+        """See that what is in flight, and under no note, lies under the lease."""
         before = self._lease
-        self._lease = _amounts(
-            max(lease, min(2 * wanted, limit - spent))
-            for lease, wanted, limit, spent in zip(
-                before, held, self._limit, self._spent, strict=True
-            )
+        if all(wanted[i] <= before[i] for i in range(3)):
+            return
+        taken = _plus(self._spent, self._lasting)
+        self._lease = _whole(
+            max(lease, min(2 * most, limit - gone))
+            for lease, most, limit, gone in zip(before, wanted, self._limit, taken, strict=True)
         )
         try:
             self._write()
@@ -254,14 +331,19 @@ class Budget:
             self._ledger.write_session(Session(self._id, self._started_at, wall_s, *self._lease))
 
 
-def _amounts(values: Iterable[float]) -> _Amounts:
+def amounts(requests: int, tokens: int, usd: float | None) -> Amounts:
+    """Amounts as they are added up; an unknown price counts as nothing."""
+    return requests, tokens, 0 if usd is None else pico(usd)
+
+
+def _whole(values: Iterable[float]) -> Amounts:
     requests, tokens, pico_usd = (int(value) for value in values)
     return requests, tokens, pico_usd
 
 
-def _plus(one: _Amounts, other: _Amounts) -> _Amounts:
+def _plus(one: Amounts, other: Amounts) -> Amounts:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
-def _minus(one: _Amounts, other: _Amounts) -> _Amounts:
+def _minus(one: Amounts, other: Amounts) -> Amounts:
     return one[0] - other[0], one[1] - other[1], one[2] - other[2]

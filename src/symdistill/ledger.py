@@ -426,7 +426,10 @@ class Ledger:
             )
 
     def remember(self, name: str, note: Mapping[str, Any]) -> None:
-        """Keep a small note of work under way (an open batch, say) in place of one of that name."""
+        """Keep a small note of work under way (an open batch, say) in place of one of that name.
+
+        What is `reserved` in it, if anything, is held by the budget of every later process.
+        """
         row = (name, _json(note))
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO notes VALUES (?,?)", row)

@@ -275,6 +275,7 @@ class Run:
 
     @contextlib.contextmanager
     def _timed(self, step: str, mark: str, round: int, stage: str) -> Iterator[None]:
+        self.budget.check_time()
         _write_text(self.folder / "config.yaml", dump_config(self.config))
         start, self._tokens = time.perf_counter(), 0
         _forget_peak()

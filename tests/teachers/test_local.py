@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symdistill.budget import Budget, BudgetReached, BudgetSettings
 from symdistill.constraints import at_most, excludes
 from symdistill.errors import InputError, RunError
 from symdistill.ledger import Ledger
@@ -576,3 +577,24 @@ def test_lineage_names_the_settings_and_the_constraint() -> None:
     plain, bound = decoding_settings(SAMPLING, None), decoding_settings(SAMPLING, excludes("a"))
     assert '"constraint":null' in plain and '"max_new_tokens":10' in plain
     assert plain != bound and excludes("a").fingerprint in bound
+
+
+def test_a_budget_ends_the_writing_between_two_batches(tiny: Model, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    teacher = LocalTeacher(tiny, batch_size=4)
+
+    def write(limit: int) -> list[Sample]:
+        budget = Budget(BudgetSettings(requests=limit), ledger)
+        try:
+            return teacher.sample(
+                requests(), sampling=SAMPLING, seed=1, ledger=ledger, budget=budget
+            )
+        finally:
+            budget.close()
+
+    with pytest.raises(BudgetReached, match="requests: 8 of 10"):
+        write(10)
+    assert ledger.totals()["calls"] == 8 and ledger.totals()["cost_usd"] == 0
+    whole = write(12)
+    alone = Ledger(tmp_path / "alone.sqlite")
+    assert whole == teacher.sample(requests(), sampling=SAMPLING, seed=1, ledger=alone)

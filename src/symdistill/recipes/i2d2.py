@@ -261,6 +261,7 @@ def write(
                 sampling=config.sampling,
                 seed=config.seed,
                 ledger=run.ledger,
+                budget=run.budget,
                 advance=advance,
                 count_tokens=run.count_tokens,
             )

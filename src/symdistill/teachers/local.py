@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from symdistill.budget import Budget, BudgetReached, Reservation
 from symdistill.config import Count, Settings
 from symdistill.constraints import Constraint
 from symdistill.engine import map_batches
@@ -116,6 +117,7 @@ class LocalTeacher:
         sampling: Sampling,
         seed: int,
         ledger: Ledger,
+        budget: Budget | None = None,
         role: str = "teacher",
         advance: Callable[[int], None] = lambda done: None,
         count_tokens: Callable[[int], None] = lambda tokens: None,
@@ -128,12 +130,16 @@ class LocalTeacher:
             sampling: how it is drawn.
             seed: the run's seed.
             ledger: where each batch is committed before it is used.
+            budget: what the run may use; nothing is billed, but requests, tokens and time count.
             role: for the ledger's accounts.
             advance: told how many requests are done.
             count_tokens: told how many tokens were written anew.
 
         Returns:
             samples in the order of their keys.
+
+        Raises:
+            BudgetReached: the next batch does not fit; what was written is in the ledger.
         """
         keyed = [(self.key(request, sampling, seed), request) for request in requests]
         distinct = list({key: (key, request) for key, request in keyed}.values())
@@ -142,6 +148,7 @@ class LocalTeacher:
             known = ledger.lookup([key for key, _ in batch])
             missing = [(key, request) for key, request in batch if key not in known]
             if missing:
+                room = _room(budget, [request for _, request in missing], sampling)
                 start = time.perf_counter()
                 written = self._continue([request for _, request in missing], sampling, seed)
                 share_s = (time.perf_counter() - start) / len(missing)
@@ -155,10 +162,14 @@ class LocalTeacher:
                         tokens_in=tokens_in,
                         tokens_out=response["tokens"],
                         wall_s=share_s,
+                        cost_usd=0.0,
                     )
                     for (key, request), (response, tokens_in) in zip(missing, written, strict=True)
                 )
                 count_tokens(sum(response["tokens"] for response, _ in written))
+                if budget is not None and room is not None:
+                    used = sum(response["tokens"] + tokens_in for response, tokens_in in written)
+                    budget.settle(room, tokens=used, usd=0.0)
                 known.update(
                     (key, response)
                     for (key, _), (response, _) in zip(missing, written, strict=True)
@@ -390,6 +401,22 @@ def likeliest_tokens(
             top_k=None,
         )
     return out[:, inputs["input_ids"].shape[1] :]
+
+
+def _room(
+    budget: Budget | None, requests: Sequence[SampleRequest], sampling: Sampling
+) -> Reservation | None:
+    """What a batch may come to, reserved; a token is at least a byte."""
+    if budget is None:
+        return None
+    bound = sum(len(one.prompt.encode()) + 8 + sampling.max_new_tokens for one in requests)
+    room = budget.reserve(requests=len(requests), tokens=bound)
+    if room is None:
+        raise BudgetReached(
+            f"the budget is reached ({budget.reached()}); what was written is kept; raise it and "
+            "run the same command to go on"
+        )
+    return room
 
 
 _NOT_NUMBERS = (

@@ -13,6 +13,7 @@ headers, are spread evenly over the minute; so it does not matter whether the se
 bucket, a sliding window or by the clock. A refusal shows what it lets in when nothing is stated
 (or counts otherwise than we do: `max_tokens` for what was used, say): what it let in during the
 last minute, or since the last refusal. The pace found so is kept, and grows slowly at first.
+Refusals that come whatever the pace is are in the end put down to chance.
 
 Does not: send, sleep, retry, or know one request from another.
 """
@@ -103,7 +104,7 @@ class Pacer:
         if now < self._resume:
             return f"waiting {math.ceil(self._resume - now)} s: {self._said}"
         for pace in sorted((self._requests, self._tokens), key=lambda one: -one.next_s):
-            if pace.next_s > now - 0.05:
+            if pace.next_s > now - 0.05 and pace.rate(now) < math.inf:
                 return pace.words(now)
         if self.limit >= self._most:
             return f"at its ceiling of {self._most}"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from symdistill.budget import Budget, BudgetReached, BudgetSettings, Reservation
 from symdistill.errors import InputError, RunError
-from symdistill.ledger import PICO, Call, Ledger, LostCall
+from symdistill.ledger import PICO, Call, Ledger, LostCall, pico
 
 pytestmark = pytest.mark.unit
 
@@ -132,6 +133,47 @@ def test_a_run_that_ended_leaves_nothing_unsettled(tmp_path: Path) -> None:
     assert after.unsettled_requests == after.unsettled_tokens == after.unsettled_usd == 0
 
 
+def test_what_was_in_flight_when_a_run_was_cut_off_is_told(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    limits = BudgetSettings(usd=0.2)
+    killed = Budget(limits, ledger)
+    assert killed.unsettled_words() is None
+    reserve(killed, usd=0.1, tokens=1_500)
+    assert Budget(limits, ledger).unsettled_words() == (
+        "0.2 USD, 3,000 tokens, 2 requests (at most) in flight when an earlier run was cut off: "
+        "counted as spent"
+    )
+
+
+def test_work_that_goes_on_without_us_is_held_by_every_later_process(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    limits = BudgetSettings(usd=1)
+    killed = Budget(limits, ledger)
+    batch = reserve(killed, usd=0.4, requests=8, noted=True)
+    ledger.remember("batch:a", {"reserved": batch.amounts})
+    for _ in range(2):
+        later = Budget(limits, ledger)
+        assert later.spent.usd == 0 and later.in_flight == 0  # in no lease, and not spent
+        assert later.reserve(usd=0.7) is None
+    assert later.reached() == ("usd: 0 of 1 spent, 0.4 in flight; one more request needs up to 0.7")
+    again = later.take_over("batch:a", batch.amounts)
+    assert later.in_flight == 1 and later.reserve(usd=0.7) is None
+    ledger.record([Call("k", "t", "m", {}, {}, 10, 20, 0.1, 0.1)])
+    ledger.forget("batch:a")
+    later.settle(again, tokens=30, usd=0.1)
+    assert reserve(later, usd=0.9) and later.spent.usd == 0.1
+
+
+def test_work_that_is_left_stays_reserved_and_is_not_in_flight() -> None:
+    budget = Budget(BudgetSettings(usd=1))
+    batch = reserve(budget, usd=0.8, noted=True)
+    budget.hold("batch:a", batch.amounts)
+    budget.release(batch)
+    assert budget.in_flight == 0 and budget.reserve(usd=0.5) is None
+    budget.hold("batch:a", (0, 0, 0))
+    assert budget.reserve(usd=0.5) is not None
+
+
 def test_leases_are_written_a_few_times_and_only_under_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +248,8 @@ class Provider:
     tokens: int = 0
     pico_usd: int = 0
     sent: list[tuple[Reservation, int, int]] = field(default_factory=list)
+    batches: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """What each open batch is billed: requests, tokens, 1e-12 USD."""
 
     def send(self, reservation: Reservation, tokens: int, pico_usd: int) -> None:
         self.requests += 1
@@ -284,6 +328,117 @@ def go_on(
                 break  # killed between the two
             budget.settle(reservation, tokens=used, usd=usd)
     return asked
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+def test_runs_with_batches_killed_anywhere_are_never_billed_more(tmp_path: Path) -> None:
+    """A batch is billed from when it is made; its rows come in two commits, then its note goes."""
+    cut_off = collected = 0
+    for trial in range(500):
+        dice = random.Random(trial)
+        limits = BudgetSettings(
+            usd=dice.uniform(0.001, 3),
+            requests=dice.choice([None, dice.randrange(10, 200)]),
+            tokens=dice.choice([None, dice.randrange(0, 30_000)]),
+        )
+        ledger = Ledger(tmp_path / f"{trial}.sqlite")
+        provider = Provider()
+        for left in reversed(range(dice.randrange(1, 5))):
+            budget = Budget(limits, ledger)
+            fuse = iter([False] * dice.randrange(25) + [True]) if left else iter(lambda: False, 1)
+            try:
+                with_batches(dice, budget, ledger, provider, fuse)
+            except Killed:
+                cut_off += 1
+            else:
+                collected += 1
+                budget.close()
+        held = sum(note["reserved"][2] for note in ledger.recall().values())
+        spent = Budget(limits, ledger).spent
+        assert limits.usd is not None
+        assert provider.pico_usd <= min(pico(spent.usd) + held, pico(limits.usd)), trial
+        assert limits.requests is None or provider.requests <= limits.requests
+        assert limits.tokens is None or provider.tokens <= limits.tokens
+        ledger.close()
+    assert cut_off > 400 and collected > 400
+
+
+def with_batches(
+    dice: random.Random, budget: Budget, ledger: Ledger, provider: Provider, fuse: Iterator[bool]
+) -> None:
+    """Collect the batches that are open, make new ones, and send single requests between."""
+
+    def step() -> None:
+        if next(fuse):
+            raise Killed
+
+    def collect(name: str, reservation: Reservation) -> None:
+        requests, tokens, pico_usd = provider.batches[name]
+        first = tokens // 2
+        for key, n, tokens_out, usd in (
+            (f"{name}/1", requests, first, pico_usd // 2),
+            (f"{name}/2", 0, tokens - first, pico_usd - pico_usd // 2),
+        ):
+            if not ledger.known([key]):
+                row = Call(key, "t", "m", {}, {}, 0, tokens_out, 0.0, usd / PICO, n)
+                ledger.record([row])
+                came.append(row)
+            step()
+        ledger.forget(name)
+        del provider.batches[name]
+        step()
+        budget.settle(
+            reservation,
+            tokens=sum(row.tokens_out for row in came),
+            usd=sum(row.cost_usd or 0.0 for row in came),
+            requests=sum(row.requests for row in came),
+        )
+        came.clear()
+
+    came: list[Call] = []
+    for name, note in ledger.recall("batch:").items():
+        if dice.random() < 0.3:  # of a role that has no work now
+            continue
+        step()
+        taken = budget.take_over(name, tuple(note["reserved"]))
+        if name in provider.batches:
+            collect(name, taken)
+        else:  # killed before it was made
+            ledger.forget(name)
+            budget.release(taken)
+    for number in range(dice.randrange(6)):
+        step()
+        requests, tokens = dice.randrange(1, 20), dice.randrange(1, 8000)
+        reservation = budget.reserve(
+            requests=requests, tokens=tokens, usd=tokens * 1e-4, noted=True
+        )
+        one = budget.reserve(tokens=100, usd=0.01)
+        if one is not None:
+            step()
+            provider.send(one, 100, pico(0.01))
+            step()
+            ledger.record([Call(f"{id(budget)}-{number}", "t", "m", {}, {}, 0, 100, 0.0, 0.01)])
+            step()
+            budget.settle(one, tokens=100, usd=0.01)
+        if reservation is None:
+            continue
+        name = f"batch:{len(ledger.accounts())}-{dice.random()}"
+        ledger.remember(name, {"reserved": reservation.amounts})
+        step()
+        used = dice.randrange(tokens + 1)
+        provider.batches[name] = (requests, used, pico(used * 1e-4))
+        provider.requests += requests
+        provider.tokens += used
+        provider.pico_usd += pico(used * 1e-4)
+        step()
+        if dice.random() < 0.7:
+            collect(name, reservation)
+        else:
+            budget.hold(name, reservation.amounts)
+            budget.release(reservation)
 
 
 def test_kill_9_does_not_let_a_budget_be_passed(tmp_path: Path) -> None:

@@ -97,8 +97,11 @@ def test_equal_asks_are_asked_once(backend: ScriptedBackend, ledger: Ledger) -> 
 
 def test_a_price_is_unknown_free_or_halved_in_batches(backend: ScriptedBackend) -> None:
     whole = estimate(calls()).usd
-    halved = estimate(calls(batch=True)).usd
-    assert whole is not None and halved == (whole[0] / 2, whole[1] / 2)
+    halved = estimate(calls(batch={}))
+    assert whole is not None and halved.usd == (whole[0] / 2, whole[1] / 2)
+    assert said(halved)["cost"] == "9.0000 to 132.0000 USD, in batches at 0.5 of the price"
+    tenth = estimate(calls(batch={"price_share": 0.1}))
+    assert tenth.usd == pytest.approx((whole[0] / 10, whole[1] / 10))
     backend.price = None
     unknown = estimate(calls())
     assert unknown.usd is None and "price unknown" in said(unknown)["cost"]

@@ -162,13 +162,27 @@ class Budget:
             self._refused = None
             return self._take(asked, noted)
 
-    def settle(self, reservation: Reservation, *, tokens: int, usd: float | None) -> None:
-        """Count what a request came to, also if it is more than was reserved.
+    def settle(
+        self,
+        reservation: Reservation,
+        *,
+        tokens: int,
+        usd: float | None,
+        requests: int | None = None,
+    ) -> None:
+        """Count what was reserved for at what it came to, also if that is more.
 
         The ledger must hold it already: what is neither there nor reserved would be forgotten
         if the process were killed.
+
+        Args:
+            reservation: an open one.
+            tokens: read and written.
+            usd: billed; None where the price is unknown.
+            requests: answered or billed; None: all that were reserved for.
         """
-        requests = reservation.amounts[0]
+        if requests is None:
+            requests = reservation.amounts[0]
         with self._lock:
             self._give_back(reservation)
             self._spent = _plus(self._spent, amounts(requests, tokens, usd))
@@ -259,7 +273,7 @@ class Budget:
         parts = [
             f"{pico_usd / PICO:.6g} USD" * bool(pico_usd),
             f"{tokens:,} tokens" * bool(tokens),
-            f"{requests:,} requests" * bool(requests),
+            f"{requests:,} request{'s' * (requests != 1)}" * bool(requests),
         ]
         if said := ", ".join(part for part in parts if part):
             return f"{said} (at most) in flight when an earlier run was cut off: counted as spent"

@@ -273,8 +273,9 @@ def _settings(
 def _next_commands(settings: Config, metrics: dict[str, Any], folder: Path) -> list[str]:
     """What to try after a run, as it would be typed."""
     me, place = _myself(), shlex.quote(str(folder))
-    kept = metrics["examples"]["kept"]
-    commands = [f"{me} show {kept[0]['id'] if kept else 'ID'} --run {place}"]
+    examples = metrics["examples"]
+    shown = [*examples["kept"], *examples.get("failed", [])]
+    commands = [f"{me} show {shown[0]['id'] if shown else 'ID'} --run {place}"]
     if settings.recipe == "ask":
         again = f"{me} run {place}/config.yaml"
         if folder != Path("runs") / settings.name:
@@ -288,8 +289,12 @@ def _next_commands(settings: Config, metrics: dict[str, Any], folder: Path) -> l
 
 
 def _myself() -> str:
-    """How to call this program: by its name where the shell finds it, else by its path."""
-    return "symdistill" if shutil.which("symdistill") else shlex.quote(sys.argv[0])
+    """How to call this program: by its name where the shell finds it, else as it was called."""
+    if shutil.which("symdistill"):
+        return "symdistill"
+    if Path(sys.argv[0]).name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m symdistill"
+    return shlex.quote(sys.argv[0])
 
 
 def _newest_run() -> Path:

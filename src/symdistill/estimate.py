@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from symdistill.budget import Budget
 from symdistill.config import BudgetSettings
@@ -23,8 +22,7 @@ from symdistill.ledger import Ledger
 from symdistill.teachers import TeacherSettings, open_backend
 from symdistill.teachers.asking import Keys
 from symdistill.teachers.base import Ask, Backend, Decoding, Price, Prompt
-
-BLOCK_ASKS = 500  # looked up in the ledger at once
+from symdistill.teachers.sending import blocks
 
 Range = tuple[float, float]
 """The least (or the best guess) and the most."""
@@ -60,6 +58,7 @@ class Estimate:
     tokens_out: Range
     answer_tokens: float | None
     price: Price | None
+    price_share: float = 1.0  # of it that is billed: less in batches
 
     @property
     def usd(self) -> Range | None:
@@ -70,8 +69,8 @@ class Estimate:
             return None
         (least_in, most_in), (least_out, most_out) = self.tokens_in, self.tokens_out
         return (
-            self.price.cost_usd(round(least_in), round(least_out)),
-            self.price.cost_usd(round(most_in), round(most_out)),
+            self.price_share * self.price.cost_usd(round(least_in), round(least_out)),
+            self.price_share * self.price.cost_usd(round(most_in), round(most_out)),
         )
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -97,7 +96,9 @@ class Estimate:
         elif self.usd[1] == 0:
             yield "cost", "nothing is billed"
         else:
-            yield "cost", f"{self.usd[0]:.4f} to {self.usd[1]:.4f} USD"
+            batches = f", in batches at {self.price_share:g} of the price"
+            cost = f"{self.usd[0]:.4f} to {self.usd[1]:.4f} USD"
+            yield "cost", cost + batches * (self.price_share != 1)
 
 
 def estimate(calls: RoleCalls, ledger: Ledger | None = None) -> Estimate:
@@ -116,7 +117,7 @@ def estimate(calls: RoleCalls, ledger: Ledger | None = None) -> Estimate:
     samples = cached = failed = requests = 0
     least_in = most_in = 0.0
     to_ask: set[str] = set()
-    for block in _blocks(calls.asks()):
+    for block in blocks(calls.asks()):
         named = [(one, keys.of(one)) for one in block]
         known = ledger.known([key for _, some in named for key in some]) if ledger else set()
         gone = ledger.failures(list(known)) if ledger else {}
@@ -144,7 +145,8 @@ def estimate(calls: RoleCalls, ledger: Ledger | None = None) -> Estimate:
         tokens_in=(least_in, max(least_in, most_in)),
         tokens_out=(len(to_ask) * (so_far or 0.0), float(most_out)),
         answer_tokens=so_far,
-        price=_price(calls.settings, backend),
+        price=backend.price,
+        price_share=1.0 if calls.settings.batch is None else calls.settings.batch.price_share,
     )
 
 
@@ -199,16 +201,6 @@ def _answer_tokens(ledger: Ledger | None, role: str, backend: Backend) -> float 
     return None
 
 
-def _price(settings: TeacherSettings, backend: Backend) -> Price | None:
-    """What is billed; less in a batch."""
-    if backend.price is None or not settings.batch:
-        return backend.price
-    from symdistill.teachers.batch import Batching
-
-    share = Batching().price_share
-    return Price(input=share * backend.price.input, output=share * backend.price.output)
-
-
 def _counter(settings: TeacherSettings) -> tuple[Callable[[str], int] | None, str]:
     """What counts a text's tokens, and its name; (None, "") where only a guess can be had."""
     kind, _, model = settings.model.partition(":")
@@ -234,9 +226,3 @@ def _tokens(prompt: Prompt, count: Callable[[str], int] | None) -> float:
     if isinstance(prompt, str):
         return of(prompt)
     return 3 + sum(4 + of(message["content"]) for message in prompt)
-
-
-def _blocks(asks: Iterable[Ask]) -> Iterator[list[Ask]]:
-    left = iter(asks)
-    while block := list(islice(left, BLOCK_ASKS)):
-        yield block

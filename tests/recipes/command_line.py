@@ -37,12 +37,17 @@ def words(*command: str) -> list[str]:
     return [sys.executable, "-m", "symdistill", *command]
 
 
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment and more."""
+    return {**os.environ, **more}
+
+
 def symdistill(place: Path, *command: str, **env: str) -> Done:
     """Run a command in a folder, and wait for its end."""
     done = subprocess.run(
         words(*command),
         cwd=place,
-        env=os.environ | env,
+        env=environment(env),
         capture_output=True,
         text=True,
         timeout=100,
@@ -51,12 +56,12 @@ def symdistill(place: Path, *command: str, **env: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def write(place: Path, url: str | None = None, *, questions: int = 3, **changes: Any) -> None:
+def write(place: Path, url: str | None = None, *, rows: int = 3, **changes: Any) -> None:
     """Write `ask.yaml` and its questions: `question 0`, `question 1` ... of an openai: teacher.
 
     Of the groups `teacher`, `decoding` and `questions` single fields can be given.
     """
-    texts = [{"text": f"question {number}"} for number in range(questions)]
+    texts = [{"text": f"question {number}"} for number in range(rows)]
     (place / "q.jsonl").write_text("".join(f"{json.dumps(text)}\n" for text in texts))
     teacher = {"model": "openai:local", "base_url": url, "max_attempts": 20}
     groups = {

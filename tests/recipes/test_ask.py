@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from symdistill import recipes
-from symdistill.budget import BudgetReached
+from symdistill.budget import Budget, BudgetReached, BudgetSettings
 from symdistill.errors import InputError
 from symdistill.history import history
 from symdistill.ledger import Ledger
@@ -227,6 +227,20 @@ def test_a_budget_stops_the_run_and_more_goes_on(
     assert reached.value.exit_code == 3
     metrics = run_recipe(settings(budget={"requests": 4}), run)
     assert teacher.requests == 2 and metrics["answers"] == 12
+
+
+def test_what_a_killed_run_had_in_flight_is_told_at_the_start(
+    tmp_path: Path, teacher: Teacher, settings: Make
+) -> None:
+    run, heard = tmp_path / "run", Heard()
+    with pytest.raises(BudgetReached):
+        run_recipe(settings(budget={"requests": 2}), run, progress=heard)
+    assert not any("cut off" in line for line in heard.lines)
+    ledger = Ledger(run / "ledger.sqlite")
+    assert Budget(BudgetSettings(requests=3), ledger).reserve(tokens=8)  # and it is killed
+    ledger.close()
+    run_recipe(settings(budget={"requests": 9}), run, progress=heard)
+    assert any("16 tokens, 1 request (at most)" in line for line in heard.lines), heard.lines
 
 
 def test_refused_rows_are_counted_aloud(tmp_path: Path, teacher: Teacher, settings: Make) -> None:

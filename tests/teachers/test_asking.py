@@ -110,6 +110,7 @@ def run(
     wanted: Sequence[Ask] | Callable[[], Sequence[Ask]],
     path: Path,
     *,
+    decoding: Decoding = DECODING,
     limits: BudgetSettings | None = None,
     how: Asking | None = None,
     progress: Progress | None = None,
@@ -121,7 +122,7 @@ def run(
             ask(
                 backend,
                 wanted,
-                decoding=DECODING,
+                decoding=decoding,
                 ledger=ledger,
                 budget=budget,
                 settings=how,
@@ -171,7 +172,7 @@ def test_asks_may_be_made_anew_each_time(tmp_path: Path) -> None:
 
 
 def test_a_key_is_the_hash_of_the_canonical_request(tmp_path: Path) -> None:
-    chat = Ask(({"role": "user", "content": "Grüße, \"who\"?\n"},), samples=2, first_sample=3)
+    chat = Ask(({"role": "user", "content": 'Grüße, "who"?\n'},), samples=2, first_sample=3)
     keys = Keys(Parrot(), DECODING)
     assert keys.of(chat) == [request_key(keys.request(chat, index)) for index in (3, 4)]
 
@@ -191,7 +192,9 @@ def test_what_may_pass_is_tried_again_and_what_does_not_is_a_record(tmp_path: Pa
         if prompt == "prompt 1" and attempt < 3:
             return Again("cut off", maybe_billed=True, after_s=0.01)
         if prompt == "prompt 2":
-            return NoAnswer("context_overflow", "the prompt has 9,000 tokens, the model reads 8,192")
+            return NoAnswer(
+                "context_overflow", "the prompt has 9,000 tokens, the model reads 8,192"
+            )
         if prompt == "prompt 3":
             return Again("error 500", after_s=0.001)
         return None
@@ -324,6 +327,27 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "ledger.sqlite").totals()["cost_usd"] == 8 * 4  # maybe billed
 
 
+def test_a_trial_that_fails_is_repeated_and_paid_for(tmp_path: Path) -> None:
+    class Trying(Parrot):
+        tried = 0
+
+        async def check(self, decoding: Decoding) -> Replies | None:
+            self.tried += 1
+            if self.tried < 3:
+                raise Again("error 500", after_s=0.01)
+            return Replies([Reply("yes", "stop", 1)], tokens_in=9)
+
+    backend = Trying(price=Price(input=1e6, output=1e6))
+    trying = Decoding(max_new_tokens=8, top_logprobs=0)
+    with pytest.raises(BudgetReached, match="needs up to 264"):
+        run(backend, asks(1), tmp_path, decoding=trying, limits=BudgetSettings(usd=263))
+    assert not backend.tried
+    assert len(run(backend, asks(1), tmp_path, decoding=trying)) == 1 and backend.tried == 3
+    assert Ledger(tmp_path / "ledger.sqlite").totals()["cost_usd"] == 10 + 5
+    with pytest.raises(RunError, match="trial request; got, 1 times: error 500"):
+        run(Trying(), [Ask("new")], tmp_path, how=Asking(max_attempts=1))
+
+
 def test_it_works_below_a_running_event_loop(tmp_path: Path) -> None:
     async def notebook() -> int:
         return len(run(Parrot(), asks(3), tmp_path))
@@ -355,9 +379,7 @@ def test_a_ledger_that_cannot_be_written_ends_the_run(
 @given(
     plans=st.dictionaries(
         st.integers(0, 19),
-        st.lists(
-            st.sampled_from(["429", "500", "reset", "refused", "none", "short"]), max_size=5
-        ),
+        st.lists(st.sampled_from(["429", "500", "reset", "refused", "none", "short"]), max_size=5),
         max_size=12,
     ),
     samples=st.integers(1, 3),

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from symdistill.config import Config, annotated_yaml, load_config
 from symdistill.errors import InputError
-from symdistill.teachers import TeacherSettings, open_backend
+from symdistill.ledger import Ledger
+from symdistill.teachers import Batching, TeacherSettings, ask_teacher, open_backend
 from symdistill.teachers.base import Decoding, Price
 from symdistill.teachers.counting import token_counter
 from symdistill.teachers.openai import OpenAIBackend
@@ -56,6 +57,23 @@ def test_settings_that_decide_nothing_are_known_ones() -> None:
     identity = json.dumps(settings.identity())
     assert "embedded:smollm2" in identity and "context_tokens" in identity
     assert not any(name in identity for name in ("rpm", "price", "threads", "batch_size"))
+
+
+def test_batches_are_set_in_a_group_that_may_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "asks.yaml"
+
+    def batch(text: str) -> Batching | None:
+        path.write_text(f"recipe: asks\nteacher: {{model: openai:m, batch: {text}}}\n")
+        return load_config(path, Asks).teacher.batch
+
+    assert batch("null") is None and batch("{}") == Batching()
+    assert batch("{price_share: 0.6, poll: 2m}") == Batching(price_share=0.6, poll=120.0)
+    with pytest.raises(InputError, match=r"teacher\.batch.*nearest key is 'poll'"):
+        batch("{pol: 3}")
+    written = annotated_yaml(Asks, "asks")
+    assert "  batch: null" in written and all(name in written for name in Batching.model_fields)
+    identity = TeacherSettings(model="openai:m").identity()
+    assert TeacherSettings(model="openai:m", batch=Batching()).identity() == identity
 
 
 def test_how_hard_to_ask_is_passed_on() -> None:
@@ -160,9 +178,22 @@ def test_a_teacher_that_cannot_be_opened(model: str, said: str) -> None:
         opened(model)
 
 
-def test_batches_are_for_servers() -> None:
-    with pytest.raises(InputError, match="batch: false"):
-        opened("scripted:echo", batch=True)
+def test_batches_are_for_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch: null"):
+        opened("scripted:echo", batch={})
+    entry_point(monkeypatch, lambda: lambda settings, seed: SimpleNamespace())
+    with pytest.raises(InputError, match="batch: null"):
+        opened("ours:x", batch={})
+    settings = TeacherSettings(model="openai:m", batch=Batching())
+    with pytest.raises(InputError, match="batch: null"):
+        ask_teacher(
+            settings,
+            [],
+            decoding=Decoding(),
+            seed=0,
+            ledger=Ledger(tmp_path / "ledger.sqlite"),
+            backend=opened("scripted:echo"),
+        )
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "tokenizer.json"])
@@ -217,6 +248,7 @@ def test_naming_a_teacher_imports_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "aiohttp", "xllamacpp", "tokenizers", "duckdb")
     code = (
         "import sys; from symdistill.teachers import TeacherSettings, open_backend\n"
+        "TeacherSettings(model='openai:m', batch={})\n"
         "open_backend(TeacherSettings(model='scripted:echo'), seed=0)\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )

@@ -218,7 +218,15 @@ def play(
 ) -> Played:
     """Send as the pacer says, for so many seconds or requests."""
     now = 1000.0  # of the client's clock; the server's is 0 then
-    pacer = Pacer(most=most, start=start, rpm=rpm, tpm=tpm, clock=lambda: now, seed=seed)
+    pacer = Pacer(
+        most=most,
+        start=start,
+        rpm=rpm,
+        tpm=tpm,
+        round_trip_s=sum(network_s),
+        clock=lambda: now,
+        seed=seed,
+    )
     dice, whims = random.Random(seed), random.Random(seed + 1)
     events: list[tuple[float, int, str, Request | None, dict[str, str]]] = []
     order = itertools.count()

@@ -91,6 +91,8 @@ def run_recipe(
         accept_changes=accept_changes,
         retry_failed=retry_failed,
     ) as run:
+        if unsettled := run.budget.unsettled_words():
+            run.progress.say(unsettled)
         metrics = {
             "name": folder.name,
             "recipe": config.recipe,

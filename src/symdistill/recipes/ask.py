@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,8 +45,7 @@ from symdistill.sources.concepts import Rejected
 from symdistill.sources.forms import everyday_jsonl
 from symdistill.sources.questions import Template, draw, read_questions
 from symdistill.tables import iter_records, write_records
-from symdistill.teachers import TeacherSettings, open_backend
-from symdistill.teachers.asking import ask as ask_teacher
+from symdistill.teachers import TeacherSettings, ask_teacher, open_backend
 from symdistill.teachers.base import Answer, Ask, Backend, Decoding, Failed, Prompt
 
 ROLE = "teacher"
@@ -151,8 +150,17 @@ def ask_all(
 
     def make(folder: Path) -> Mapping[str, Any]:
         items = questions.folder / "items.parquet"
-        outcomes = answered(
-            run, config, backend, lambda: asks(config, template, iter_records(items, Item))
+        outcomes = ask_teacher(
+            config.teacher,
+            lambda: asks(config, template, iter_records(items, Item)),
+            decoding=config.decoding,
+            seed=config.seed,
+            ledger=run.ledger,
+            budget=run.budget,
+            role=ROLE,
+            progress=run.progress,
+            total=config.samples * questions.notes["items"],
+            backend=backend,
         )
         counts: Counter[str] = Counter()
         failed: list[Failure] = []
@@ -267,37 +275,6 @@ def asks(config: AskConfig, template: Template, items: Iterable[Item]) -> Iterat
         if config.teacher.api == "chat":
             prompt = (*before, {"role": "user", "content": text})
         yield Ask(prompt, item.id, config.samples)
-
-
-def answered(
-    run: Run, config: AskConfig, backend: Backend, every: Callable[[], Iterable[Ask]]
-) -> Iterator[Answer | Failed]:
-    """What becomes of every sample: from the ledger, else asked now, else in batches."""
-    if config.teacher.batch:
-        from symdistill.teachers.batches import ask_in_batches
-        from symdistill.teachers.openai import OpenAIBackend
-
-        assert isinstance(backend, OpenAIBackend), "open_backend sees to it"
-        return ask_in_batches(
-            backend,
-            every,
-            decoding=config.decoding,
-            ledger=run.ledger,
-            budget=run.budget,
-            role=ROLE,
-            progress=run.progress,
-        )
-    return ask_teacher(
-        backend,
-        every,
-        decoding=config.decoding,
-        ledger=run.ledger,
-        budget=run.budget,
-        role=ROLE,
-        settings=config.teacher.asking(),
-        progress=run.progress,
-        seed=config.seed,
-    )
 
 
 def knowledge(

@@ -1,6 +1,6 @@
 """Teachers: language models that can be asked.
 
-A configuration names one as KIND:MODEL, and `open_backend` opens it:
+A configuration names one as KIND:MODEL; `open_backend` opens it, `ask_teacher` asks it:
 
     openai:gpt-4.1-mini          any OpenAI-compatible server, by `base_url`
     local:embedded:smollm2       a folder or hub id through transformers, in this process
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,19 +24,25 @@ from pydantic import Field
 
 from symdistill.config import Count, Seconds, Settings
 from symdistill.errors import InputError
-from symdistill.teachers.base import Backend, Price
+from symdistill.teachers.base import Answer, Backend, Decoding, Failed, Price
 from symdistill.teachers.local import LocalTeacher, LogProb, Sample, SampleRequest, Sampling
 
 if TYPE_CHECKING:
+    from symdistill.budget import Budget
+    from symdistill.ledger import Ledger
+    from symdistill.progress import Progress
+    from symdistill.teachers.asking import Asks
     from symdistill.teachers.sending import Asking
 
 __all__ = [
+    "Batching",
     "LocalTeacher",
     "LogProb",
     "Sample",
     "SampleRequest",
     "Sampling",
     "TeacherSettings",
+    "ask_teacher",
     "open_backend",
 ]
 
@@ -76,6 +82,34 @@ class RecordedSettings(Settings):
 
     answer: str = "answer"
     """The column of the answers; the prompts' own column where that holds whole chats."""
+
+
+class Batching(Settings):
+    """How requests are put into batches."""
+
+    requests_per_batch: Count = Field(50_000, ge=1, le=50_000)
+    """At most this many requests in a batch."""
+
+    bytes_per_batch: Count = Field(100_000_000, ge=1, le=200_000_000)
+    """At most this many bytes in a batch's file."""
+
+    open_batches: Count = Field(4, ge=1)
+    """At most this many batches under way at once."""
+
+    completion_window: Literal["24h"] = "24h"
+    """Within what time the server promises to be done."""
+
+    price_share: float = Field(0.5, ge=0, le=1)
+    """What a request in a batch costs, as a share of the stated price."""
+
+    poll: Seconds = Field(30.0, gt=0)
+    """How long to wait between two looks at the open batches."""
+
+    give_up: Seconds = Field(129_600.0, gt=0)
+    """The run stops when no batch has moved for so long; the batches stay."""
+
+    max_attempts: Count = Field(3, ge=1)
+    """A request that came back this often without an answer is given up."""
 
 
 class TeacherSettings(Settings):
@@ -118,8 +152,10 @@ class TeacherSettings(Settings):
     tokenizer: str | None = None
     """Counts tokens where the server does not say: embedded:smollm2, a folder, a hub id."""
 
-    batch: bool = False
-    """Ask through the server's /v1/batches: cheaper, within a day."""
+    batch: Batching | None = None
+    """{} asks through the server's /v1/batches: cheaper, within a day; null asks directly. What
+    may be set: requests_per_batch, bytes_per_batch, open_batches, completion_window, price_share
+    (of the stated price; 0.5), poll (30s), give_up (36h), max_attempts."""
 
     samples_per_request: Count | None = Field(None, ge=1)
     """Samples asked of a server at once; null: what its kind bears."""
@@ -182,12 +218,88 @@ def open_backend(settings: TeacherSettings, *, seed: int) -> Backend:
         raise InputError(
             f"expected a teacher as {kind}:MODEL; got {settings.model!r}; name the model"
         )
-    if settings.batch and kind in _KINDS and kind != "openai":
-        raise InputError(
-            f"expected an openai: teacher with batch: true; got {settings.model!r}; set batch: "
-            "false"
-        )
+    if settings.batch is not None and kind != "openai":
+        raise _no_batches(settings)
     return found(settings, seed)
+
+
+def ask_teacher(
+    settings: TeacherSettings,
+    asks: Asks,
+    *,
+    decoding: Decoding,
+    seed: int,
+    ledger: Ledger,
+    budget: Budget | None = None,
+    role: str = "teacher",
+    progress: Progress | None = None,
+    label: str = "ask",
+    total: int | None = None,
+    backend: Backend | None = None,
+) -> Iterator[Answer | Failed]:
+    """Every sample of every ask: from the ledger, else asked as the settings say.
+
+    Args:
+        settings: who is asked, how hard, and whether in batches.
+        asks: what is asked: a sequence, or a function that gives the same asks each time.
+        decoding: how the answers are to be written.
+        seed: the run's.
+        ledger: where every reply is committed before it is used.
+        budget: what may be spent; None: no limit.
+        role: for the ledger's accounts.
+        progress: who is told of it; nobody by default.
+        label: the name of the stage in progress.
+        total: how many samples there are, for progress.
+        backend: what `open_backend` gave for these settings, where it was called already.
+
+    Yields:
+        the samples of the first ask, then of the second, ...
+
+    Raises:
+        BudgetReached: nothing more fits; what was answered is in the ledger.
+        InputError, RunError: no request can succeed.
+        KeyboardInterrupt: after Ctrl-C, when what was in flight is kept.
+    """
+    from symdistill.teachers.asking import ask
+
+    backend = backend or open_backend(settings, seed=seed)
+    if settings.batch is None:
+        return ask(
+            backend,
+            asks,
+            decoding=decoding,
+            ledger=ledger,
+            budget=budget,
+            role=role,
+            settings=settings.asking(),
+            progress=progress,
+            label=label,
+            total=total,
+            seed=seed,
+        )
+    from symdistill.teachers.batches import ask_in_batches
+    from symdistill.teachers.openai import OpenAIBackend
+
+    if not isinstance(backend, OpenAIBackend):
+        raise _no_batches(settings)
+    return ask_in_batches(
+        backend,
+        asks,
+        decoding=decoding,
+        ledger=ledger,
+        budget=budget,
+        role=role,
+        settings=settings.batch,
+        progress=progress,
+        label=label,
+        total=total,
+    )
+
+
+def _no_batches(settings: TeacherSettings) -> InputError:
+    return InputError(
+        f"expected an openai: teacher with `batch`; got {settings.model!r}; set batch: null"
+    )
 
 
 def _entry_points() -> importlib.metadata.EntryPoints:

@@ -11,86 +11,26 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from symdistill.config import Count, Seconds, Settings
 from symdistill.errors import RunError, SymdistillError
 from symdistill.ledger import Call, FailedCall, LostCall
-from symdistill.teachers.base import Again, Decoding, NoAnswer, Replies
+from symdistill.teachers.base import Again, NoAnswer, Replies
 from symdistill.teachers.openai_reply import NoSeveral, OtherTokensField, json_of, told
-from symdistill.teachers.sending import _Job, _response
+from symdistill.teachers.rows import Rows
+from symdistill.teachers.sending import _Job
 
 if TYPE_CHECKING:
-    from symdistill.budget import Reservation
-    from symdistill.teachers.asking import Keys
+    from symdistill.budget import Amounts, Reservation
     from symdistill.teachers.openai import OpenAIBackend
 
 
-class Batching(Settings):
-    """How requests are batched. It decides no answer, so it is in no fingerprint."""
-
-    requests_per_batch: Count = Field(50_000, ge=1, le=50_000)
-    """At most this many requests in a batch."""
-
-    bytes_per_batch: Count = Field(100_000_000, ge=1, le=200_000_000)
-    """At most this many bytes in a batch's file."""
-
-    open_batches: Count = Field(4, ge=1)
-    """At most this many batches under way at once."""
-
-    completion_window: Literal["24h"] = "24h"
-    """Within what time the server promises to be done."""
-
-    price_share: float = Field(0.5, ge=0, le=1)
-    """What a request in a batch costs, as a share of the stated price."""
-
-    poll: Seconds = Field(30.0, gt=0)
-    """How long to wait between two looks at the open batches."""
-
-    give_up: Seconds = Field(129_600.0, gt=0)
-    """The run stops when no batch has moved for so long; the batches stay."""
-
-    max_attempts: Count = Field(3, ge=1)
-    """A request that came back this often without an answer is given up."""
-
-
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Rows):
     """What all batches of a pass share: who is asked, how, and on whose account."""
 
     backend: OpenAIBackend
-    keys: Keys
-    decoding: Decoding
-    role: str
-    settings: Batching
-
-    def bound(self, jobs: Sequence[_Job]) -> tuple[int, int]:
-        """At most so many tokens go in and come out of some requests."""
-        tokens_out = sum(self.decoding.max_new_tokens * len(job.keys) for job in jobs)
-        return sum(job.bound_in for job in jobs), tokens_out
-
-    def cost_usd(self, tokens_in: int, tokens_out: int) -> float | None:
-        """What that costs in a batch; None where the price is unknown."""
-        price = self.backend.price
-        if price is None:
-            return None
-        return self.settings.price_share * price.cost_usd(tokens_in, tokens_out)
-
-    def row(self, job: _Job, n: int, tokens_in: int, tokens_out: int) -> dict[str, Any]:
-        """What the ledger keeps of a job's n-th sample, however it ended."""
-        return {
-            "key": job.keys[n],
-            "role": self.role,
-            "model": self.backend.name,
-            "request": self.keys.request(job.ask, job.first + n),
-            "tokens_in": tokens_in,
-            "tokens_out": tokens_out,
-            "cost_usd": self.cost_usd(tokens_in, tokens_out) if tokens_in + tokens_out else 0.0,
-            "wall_s": 0.0,  # it waited in a queue: no measure of work
-            "requests": int(n == 0),
-        }
+    max_attempts: int = 1
 
 
 Request = tuple[str, int, int]
@@ -107,8 +47,10 @@ class Batch:
     made_at: float = field(default_factory=time.time)  # seconds since 1970
     file_id: str | None = None
     id: str | None = None
+    reserved: Amounts = (0, 0, 0)  # for all requests
     jobs: dict[str, _Job] = field(default_factory=dict)  # by first key: those without a line yet
     others: list[Request] = field(default_factory=list)  # of asks that are not ours
+    reserved_for_others: Amounts = (0, 0, 0)
     reservation: Reservation | None = None
     maybe_made: bool = False  # its creation was asked for
     total: int = 0  # requests that are ours
@@ -118,17 +60,19 @@ class Batch:
     lost: list[LostCall] = field(default_factory=list)
     again: list[_Job] = field(default_factory=list)  # to be asked in another batch
     error: SymdistillError | None = None  # ends the run, once all that came is committed
-    tokens: int = 0  # committed
+    requests_kept: int = 0  # committed, as the next two
+    tokens: int = 0
     usd: float | None = 0.0
 
     def note(self) -> dict[str, Any]:
         """What a later process needs to go on with it; the prompts are in the asks."""
-        noted = ("requests", "path", "made_at", "file_id", "id")
+        noted = ("requests", "path", "made_at", "file_id", "id", "reserved")
         return {name: getattr(self, name) for name in noted}
 
     def settle(self) -> None:
         """Its rows are committed: what they cost is its sum now."""
         rows: list[Call | FailedCall | LostCall] = [*self.calls, *self.failed, *self.lost]
+        self.requests_kept += sum(row.requests for row in rows)
         self.tokens += sum(row.tokens_in + row.tokens_out for row in rows)
         for row in rows:
             if self.usd is not None:
@@ -151,7 +95,7 @@ class Batch:
                 terms.backend._ask_one_by_one(error.reason)
             self._ask_again(job, error.reason, terms, maybe_billed=error.maybe_billed)
         except NoAnswer as error:
-            self._fail(job, error, terms)
+            self.failed += terms.failed(job, error)
         except SymdistillError as error:
             self.error = self.error or error
         else:
@@ -190,7 +134,7 @@ class Batch:
                 requests_named = True
                 if job := self.jobs.pop(self.requests[number - 1][0], None):
                     why = told(str(problem.get("message")), terms.backend._key)
-                    self._fail(job, NoAnswer("bad_request", why), terms)
+                    self.failed += terms.failed(job, NoAnswer("bad_request", why))
         if not requests_named:
             said = "; ".join(str(one.get("message")) for one in _problems(about)) or "no reason"
             self.error = RunError(
@@ -200,48 +144,22 @@ class Batch:
 
     def _keep(self, job: _Job, got: Replies, terms: Terms) -> None:
         """A whole reply; the samples that it lacks are asked for again."""
-        replies = got.replies[: len(job.keys)]
-        for n, reply in enumerate(replies):
-            row = terms.row(job, n, got.tokens_in if n == 0 else 0, reply.tokens)
-            if reply.text:
-                self.calls.append(Call(**row, response=_response(reply)))
-            else:
-                why = f"the model ended without a word (finish reason {reply.finish_reason})"
-                self.failed.append(
-                    FailedCall(**row, kind="empty", reason=why, attempts=job.attempts)
-                )
-        if rest := job.keys[len(replies) :]:
-            self.again.append(_Job(job.ask, rest, job.first + len(replies), job.bound_in))
+        calls, failed = terms.kept(job, got)
+        self.calls += calls
+        self.failed += failed
+        brought = len(calls) + len(failed)
+        if rest := job.keys[brought:]:
+            self.again.append(_Job(job.ask, rest, job.first + brought, job.bound_in))
 
     def _ask_again(self, job: _Job, reason: str, terms: Terms, *, maybe_billed: bool) -> None:
         """Into a later batch, unless it was in too many; at its bound where it may be billed."""
         if maybe_billed:
-            bound = terms.bound([job])
-            self.lost.append(
-                LostCall(
-                    job.keys[0],
-                    terms.role,
-                    terms.backend.name,
-                    reason,
-                    *bound,
-                    terms.cost_usd(*bound),
-                )
-            )
-        if job.attempts < terms.settings.max_attempts:
+            self.lost.append(terms.lost(job.keys[0], reason, *terms.bound([job])))
+        if job.attempts < terms.max_attempts:
             self.again.append(job)
             return
         why = f"{job.attempts} attempts failed; the last: {reason}"
-        self._fail(job, NoAnswer("gave_up", why), terms)
-
-    def _fail(self, job: _Job, error: NoAnswer, terms: Terms) -> None:
-        for n in range(len(job.keys)):
-            tokens = (error.tokens_in, error.tokens_out) if n == 0 else (0, 0)
-            row = terms.row(job, n, *tokens)
-            if error.kind == "gave_up":
-                row["requests"] = 0
-            self.failed.append(
-                FailedCall(**row, kind=error.kind, reason=error.reason, attempts=job.attempts)
-            )
+        self.failed += terms.failed(job, NoAnswer("gave_up", why))
 
 
 def queue_is_full(about: Mapping[str, Any]) -> bool:

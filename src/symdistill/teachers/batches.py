@@ -23,16 +23,25 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from symdistill.budget import Budget, BudgetReached, BudgetSettings, Reservation
+from symdistill.budget import (
+    Amounts,
+    Budget,
+    BudgetReached,
+    BudgetSettings,
+    Reservation,
+    amounts,
+)
 from symdistill.errors import RunError
-from symdistill.ledger import Call, FailedCall, Ledger, LostCall
+from symdistill.ledger import Call, FailedCall, Ledger
 from symdistill.progress import Progress
+from symdistill.teachers import Batching
 from symdistill.teachers.asking import Asks, Keys, _read
-from symdistill.teachers.base import Again, Answer, Ask, Decoding, Failed
-from symdistill.teachers.batch import Batch, Batching, Terms, queue_is_full
+from symdistill.teachers.base import Again, Answer, Decoding, Failed
+from symdistill.teachers.batch import Batch, Terms, queue_is_full
 from symdistill.teachers.batch_server import BatchServer
 from symdistill.teachers.lacking import NOTE, Lacking
 from symdistill.teachers.sending import _Job
@@ -63,6 +72,7 @@ def ask_in_batches(
     settings: Batching | None = None,
     progress: Progress | None = None,
     label: str = "ask",
+    total: int | None = None,
 ) -> Iterator[Answer | Failed]:
     """Every sample of every ask, from the ledger where it is there, else through batches.
 
@@ -76,6 +86,7 @@ def ask_in_batches(
         settings: how to batch.
         progress: who is told of it; nobody by default.
         label: the name of the stage in progress.
+        total: how many samples there are, for progress; found out where `asks` is a sequence.
 
     Yields:
         the samples of the first ask, then of the second, ...
@@ -87,20 +98,20 @@ def ask_in_batches(
         KeyboardInterrupt: after Ctrl-C; open batches go on, and the same command collects them.
     """
     keys = Keys(backend, decoding)
-    every = asks if callable(asks) else (lambda: asks)
+    if callable(asks):
+        every = asks
+    else:
+        every, total = (lambda: asks), sum(one.samples for one in asks)
+    settings = settings or Batching()
     work = _Work(
-        backend,
-        every,
-        keys,
-        decoding,
+        Lacking(backend, every, keys, ledger),
+        Terms(backend, keys, decoding, role, settings.price_share, settings.max_attempts),
         ledger,
         budget or Budget(BudgetSettings(), None),
-        role,
-        settings or Batching(),
+        settings,
     )
-    total = 0 if callable(asks) else sum(one.samples for one in asks)
     progress = progress or Progress()
-    with progress.stage(label, total, "answers") as stage:
+    with progress.stage(label, total or 0, "answers") as stage:
         work.run(stage, progress.say)
     yield from _read(ledger, every, keys)
 
@@ -110,19 +121,16 @@ class _Work:
 
     def __init__(
         self,
-        backend: OpenAIBackend,
-        every: Callable[[], Iterable[Ask]],
-        keys: Keys,
-        decoding: Decoding,
+        lacking: Lacking,
+        terms: Terms,
         ledger: Ledger,
         budget: Budget,
-        role: str,
         settings: Batching,
     ) -> None:
-        self.backend = backend
-        self.server = BatchServer(backend)
-        self.lacking = Lacking(backend, every, keys, ledger)
-        self.terms = Terms(backend, keys, decoding, role, settings)
+        self.lacking = lacking
+        self.terms = terms
+        self.backend = terms.backend
+        self.server = BatchServer(terms.backend)
         self.ledger = ledger
         self.budget = budget
         self.settings = settings
@@ -199,22 +207,23 @@ class _Work:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         if self._interrupted:
             return
-        self.open += self.lacking.noted()
+        self.open += self.lacking.noted(self._drop)
         if not self.open and not self.lacking:
             return  # everything is in the ledger: the backend is not even opened
-        await self.backend.start()
         try:
+            await self.backend.start()
             await self._heard(self.server.check)
             if self.lacking:
                 await self._try_decoding()
             for batch in self.open:
-                # It is paid for, so it is collected also where it does not fit.
-                batch.reservation = self._reserve(list(batch.jobs.values())) or self._nothing()
+                batch.reservation = self.budget.take_over(NOTE + batch.mark, batch.reserved)
+                batch.reserved_for_others = self._without(batch.reserved, batch.jobs.values())
                 await self._create(batch)
             await self._work()
         finally:
-            for batch in self.open:
+            for batch in self.open:  # they go on there, and what they may cost stays reserved
                 if batch.reservation is not None:
+                    self.budget.hold(NOTE + batch.mark, batch.reserved)
                     self.budget.release(batch.reservation)
             await self.backend.close()
 
@@ -233,7 +242,7 @@ class _Work:
             await asyncio.sleep(self.settings.poll)
             for batch in list(self.open):
                 await self._look(batch)
-            if self.open and self._nothing(keep=False) is None:
+            if self.open and self._time_is_up():
                 raise BudgetReached(self._what_is_left())
             if time.monotonic() - self._moved > self.settings.give_up:
                 raise RunError(
@@ -268,23 +277,30 @@ class _Work:
         tokens = got.tokens_in, sum(reply.tokens for reply in got.replies)
         price = self.backend.price
         cost = None if price is None else price.cost_usd(*tokens)  # not in a batch: no discount
-        why = "a trial of the decoding"
-        lost = LostCall("check", self.terms.role, self.backend.name, why, *tokens, cost)
-        self.ledger.record([], [], [lost])
+        lost = self.terms.lost("check", "a trial of the decoding", *tokens)
+        self.ledger.record([], [], [replace(lost, cost_usd=cost)])
 
     # -- the budget ----------------------------------------------------------------------------
 
     def _reserve(self, jobs: Sequence[_Job]) -> Reservation | None:
-        bound = self.terms.bound(jobs)
-        usd = self.terms.cost_usd(*bound)
-        return self.budget.reserve(requests=len(jobs), tokens=sum(bound), usd=usd)
+        tokens = self.terms.bound(jobs)
+        usd = self.terms.cost_usd(*tokens)
+        return self.budget.reserve(requests=len(jobs), tokens=sum(tokens), usd=usd, noted=True)
 
-    def _nothing(self, *, keep: bool = True) -> Reservation | None:
-        """A reservation of nothing: only when time is up is there none."""
+    def _without(self, reserved: Amounts, jobs: Collection[_Job]) -> Amounts:
+        """What was reserved for the other requests of a batch."""
+        tokens = self.terms.bound(jobs)
+        ours = amounts(len(jobs), sum(tokens), self.terms.cost_usd(*tokens))
+        requests, tokens_left, pico_usd = (
+            max(0, every - own) for every, own in zip(reserved, ours, strict=True)
+        )
+        return requests, tokens_left, pico_usd
+
+    def _time_is_up(self) -> bool:
         nothing = self.budget.reserve(requests=0)
-        if nothing is not None and not keep:
+        if nothing is not None:
             self.budget.release(nothing)
-        return nothing
+        return nothing is None
 
     def _what_is_left(self) -> str:
         still_open = f"{self._left_open()}; " if self.open else ""
@@ -317,7 +333,7 @@ class _Work:
             # Of what is open the bound is reserved; when it is settled, more will fit.
             fitting = 0 if self.open else fitting // 2
         self.lacking.put_back(jobs[fitting:])
-        if not fitting:
+        if reservation is None:
             self._full = bool(jobs)
             return False
         del jobs[fitting:], content[ends[fitting] :]
@@ -325,6 +341,7 @@ class _Work:
             job.attempts += 1
         requests = [(job.keys[0], len(job.keys), job.attempts) for job in jobs]
         batch = Batch(uuid.uuid4().hex, requests, path, total=fitting, reservation=reservation)
+        batch.reserved = reservation.amounts  # the note says so before anything is sent
         batch.jobs = {job.keys[0]: job for job in jobs}
         self.open.append(batch)
         self._note(batch)
@@ -336,6 +353,11 @@ class _Work:
 
     def _note(self, batch: Batch) -> None:
         self.ledger.remember(NOTE + batch.mark, batch.note())
+
+    def _drop(self, mark: str) -> None:
+        """Nothing of this batch is to come any more."""
+        self.ledger.forget(NOTE + mark)
+        self.budget.hold(NOTE + mark, (0, 0, 0))
 
     async def _create(self, batch: Batch) -> None:
         """Have the batch made of its file, unless it is there already."""
@@ -369,13 +391,19 @@ class _Work:
         batch.end(about, self.terms)
         self._commit(batch)
         if batch.others:
-            batch.requests = batch.others
+            batch.requests, batch.reserved = batch.others, batch.reserved_for_others
             self._note(batch)
+            self.budget.hold(NOTE + batch.mark, batch.reserved)
         else:
-            self.ledger.forget(NOTE + batch.mark)
+            self._drop(batch.mark)
         self.open.remove(batch)
         if batch.reservation is not None:
-            self.budget.settle(batch.reservation, tokens=batch.tokens, usd=batch.usd)
+            self.budget.settle(
+                batch.reservation,
+                tokens=batch.tokens,
+                usd=batch.usd,
+                requests=batch.requests_kept,
+            )
         self.lacking.ask_again(batch.again)
         self._full, self._moved = False, time.monotonic()
         if full:

@@ -45,16 +45,21 @@ class Lacking:
         self._asked: set[str] = set()  # keys under way since the last look into the ledger
         self._committed: list[str] = []
 
-    def noted(self) -> list[Batch]:
-        """The batches of an earlier process that hold requests of ours; to be called first."""
+    def noted(self, drop: Callable[[str], None]) -> list[Batch]:
+        """The batches of an earlier process that hold requests of ours; to be called first.
+
+        Args:
+            drop: is called with the marks of those that need no look any more.
+        """
         noted: dict[str, tuple[Batch, Request]] = {}
         for name, note in self._ledger.recall(NOTE).items():
+            mark = name.removeprefix(NOTE)
             known = self._ledger.known([first for first, _, _ in note["requests"]])
             lacking = [one for one in note["requests"] if one[0] not in known]
             if not lacking or note["file_id"] is None:  # all is kept, or no batch was made
-                self._ledger.forget(name)
+                drop(mark)
                 continue
-            batch = Batch(name.removeprefix(NOTE), maybe_made=True, **note)
+            batch = Batch(mark, maybe_made=True, **note)
             noted |= {one[0]: (batch, tuple(one)) for one in lacking}
         found: list[Batch] = []
         for block in blocks(self._every()) if noted else ():

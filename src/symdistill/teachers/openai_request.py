@@ -73,6 +73,11 @@ def request_fields(
     """
     known = FIELDS[server]
     for name in decoding.extra:
+        if name in Decoding.model_fields:
+            raise InputError(
+                f"expected decoding.extra without what decoding says itself; got {name!r}; set "
+                f"decoding.{name}"
+            )
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
             raise InputError(

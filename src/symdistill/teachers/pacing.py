@@ -36,6 +36,7 @@ MEASURED, LOWERED, GUESSED = 4e-8, 1.5e-7, 2.5e-7
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # after refusals without Retry-After
 SOON_S = 10.0  # after a refusal: another one belongs to it
 RAMP_S = 0.2  # after a pause, twice as many requests may be out every so often
+START_REQUESTS = 64  # at the very start, these go out at twice as many every round trip
 AT_ONCE = 4  # so few sent since the last pause: a refusal says that nothing was let in
 IN_VAIN = 12  # times that fewer were sent and it refused again: it does so whatever is sent
 CHANCE, LATELY = 0.3, 256  # where refusals may be chance: up to this share, of about so many
@@ -54,6 +55,7 @@ class Pacer:
         start: requests in flight at first, where `most` allows it.
         rpm, tpm: requests and tokens a minute that the user states; None: whatever the server
             tells or shows.
+        round_trip_s: until a refusal is heard, about.
         clock: seconds that only go forward.
         wall_clock: seconds since 1970, for headers that hold dates.
         seed: of the jitter in pauses.
@@ -66,6 +68,7 @@ class Pacer:
         start: int = 64,
         rpm: int | None = None,
         tpm: int | None = None,
+        round_trip_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         seed: int = 0,
@@ -82,6 +85,8 @@ class Pacer:
         self._resume = now - SOON_S  # nothing goes out before
         self._said = ""  # who asked for the pause
         self._since = AT_ONCE + 1  # requests sent since the pause
+        self.round_trip_s = round_trip_s
+        self._first, self._began = 0, now  # requests sent, since when
         self._streak = 0  # refusals that came soon after another
         self._lately_sent = self._lately_refused = 0.0  # of some hundreds, since the last pause
         self._shut = 0  # and with nothing let in between
@@ -115,6 +120,9 @@ class Pacer:
         ready = self._resume
         if self._since < 1000:
             ready += RAMP_S * math.log2(1 + self._since)
+        if self._first < START_REQUESTS:  # a first refusal should be heard before many go out
+            doublings = math.log2(max(1.0, self._first / AT_ONCE))
+            ready = max(ready, self._began + self.round_trip_s * doublings)
         now, paced = self._clock(), max(self._requests.next_s, self._tokens.next_s)
         if paced > max(now, ready):
             self._paced_at = now
@@ -128,6 +136,7 @@ class Pacer:
         """A request went out, charged with so many tokens."""
         now = self._clock()
         self._since += 1
+        self._first += 1
         self._lately_sent += 1 - self._lately_sent / LATELY
         self._lately_refused -= self._lately_refused / LATELY
         self._requests.take(1, now)

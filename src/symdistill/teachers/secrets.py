@@ -30,7 +30,7 @@ class Key:
         InputError: the source is neither, or nothing usable is there.
     """
 
-    __slots__ = ("_echo", "_secret", "source")
+    __slots__ = ("_echo", "_in_json", "_secret", "source")
 
     def __init__(self, source: str) -> None:
         kind, _, place = source.partition(":")
@@ -51,6 +51,8 @@ class Key:
             )
         self.source = source
         self._secret = secret
+        escaped = json.dumps(secret)[1:-1]
+        self._in_json = {one.encode() for one in (secret, escaped, escaped.replace("/", "\\/"))}
         self._echo = _echoes(secret)
 
     def headers(self) -> dict[str, str]:
@@ -66,9 +68,12 @@ class Key:
 
         A short key (`none`, `EMPTY`) is left alone here: it may be a word of an answer.
         """
-        if len(self._secret) < LONG or self._secret.encode() not in raw:
+        if len(self._secret) < LONG:
             return raw
-        return raw.replace(self._secret.encode(), MASK.encode())
+        for form in self._in_json:
+            if form in raw:
+                raw = raw.replace(form, MASK.encode())
+        return raw
 
     def __repr__(self) -> str:
         return f"Key({self.source!r})"

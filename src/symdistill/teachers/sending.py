@@ -39,6 +39,8 @@ BLOCK_ASKS = 250  # looked up in the ledger at once
 COMMIT_S = 0.02  # replies wait at most this long for others to be committed with
 SWITCH_S = 0.0005  # between two threads of the interpreter, while something is asked
 GARBAGE_OBJECTS = 20_000  # between two looks for garbage, meanwhile
+TRIAL_TOKENS = 256  # of prompt, at most, in a trial of the decoding
+LONGEST_TRIP_S = 0.25  # a start that took longer did more than ask the server something
 TELL_S = 0.2  # between two reports to progress
 FIRST_DELAY_S = 0.25  # before the second attempt; doubles, up to the next figure
 LONGEST_DELAY_S = 30.0
@@ -148,8 +150,8 @@ class Sending:
         self._batch = _Batch()
         self._ready: deque[_Job] = deque()  # looked up, not sent yet
         self._most_open = 2 * settings.max_concurrency + 16  # in flight, or to be tried again
-        self._last_answer = time.monotonic()
-        self._told: int = 0
+        self._trouble_since: float | None = None  # refused or out of reach, and no answer since
+        self._told = 0
         self._rates: deque[tuple[float, int]] = deque(maxlen=50)
 
     # -- the calling thread --------------------------------------------------------------------
@@ -236,20 +238,29 @@ class Sending:
         if first is None:
             return  # everything is in the ledger: the backend is not even opened
         self._ready.extend(first)
-        await self.backend.start()
-        committing = asyncio.create_task(self._commit_when_due())
         try:
-            await self._check()
-            await self._send_all(jobs)
+            begin = time.monotonic()
+            await self.backend.start()
+            self.pacer = Pacer(
+                most=self.settings.max_concurrency,
+                rpm=self.settings.rpm,
+                tpm=self.settings.tpm,
+                round_trip_s=min(LONGEST_TRIP_S, time.monotonic() - begin),
+            )
+            committing = asyncio.create_task(self._commit_when_due())
+            try:
+                await self._check()
+                await self._send_all(jobs)
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                committing.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await committing
+                self._batch.write(self.ledger)
+                self._settle(self._batch)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            committing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await committing
-            self._batch.write(self.ledger)
-            self._settle(self._batch)
             await self.backend.close()
         if self._error is not None:
             raise self._error
@@ -257,11 +268,37 @@ class Sending:
             raise BudgetReached(await self._what_is_left(self._stopping, jobs))
 
     async def _check(self) -> None:
-        """What the backend tries before the run; it is billed for it, so it is in the ledger."""
-        got = await self.backend.check(self.decoding)
-        if got is not None:
-            tokens_out = sum(reply.tokens for reply in got.replies)
-            self._lose("check", "a trial of the decoding", got.tokens_in, tokens_out)
+        """Have the backend try the decoding; where it is billed for that, it is in the ledger."""
+        most = (TRIAL_TOKENS, self.decoding.max_new_tokens)
+        tries = self.decoding.output is not None or self.decoding.top_logprobs is not None
+        for attempt in itertools.count(1):
+            room = None
+            if tries:
+                room = self.budget.reserve(tokens=sum(most), usd=self._cost(*most))
+                if room is None:
+                    self._halt(self.budget.reached() or "a trial of the decoding does not fit")
+                    return
+            try:
+                got = await self.backend.check(self.decoding)
+            except Again as error:
+                if error.maybe_billed:
+                    self._lose("check", f"a trial of the decoding: {error.reason}", *most, room)
+                    room = None
+                if attempt == self.settings.max_attempts:
+                    raise RunError(
+                        f"expected {self.backend.name} to answer a trial request; got, "
+                        f"{attempt} times: {error.reason}; try again later: nothing was asked yet"
+                    ) from None
+                await asyncio.sleep(self._delay_s(attempt, error))
+            else:
+                if got is not None:
+                    tokens_out = sum(reply.tokens for reply in got.replies)
+                    self._lose("check", "a trial of the decoding", got.tokens_in, tokens_out, room)
+                    room = None
+                return
+            finally:
+                if room is not None:
+                    self.budget.release(room)
 
     async def _jobs(self) -> AsyncIterator[list[_Job]]:
         """The requests to make, in blocks: samples that the ledger does not hold, in order.
@@ -340,11 +377,16 @@ class Sending:
 
     async def _work(self, job: _Job | None) -> None:
         """Send a job, and then the next one, for as long as it is its turn at once."""
-        while job is not None:
-            await self._one(job)
-            job, _ = self._next()
-            if self.in_flight < self.pacer.limit or len(self._ready) < self.in_flight:
-                self._wake.set()  # there is room for more, or soon nothing left to fill it
+        try:
+            while job is not None:
+                await self._one(job)
+                job, _ = self._next()
+                if self.in_flight < self.pacer.limit or len(self._ready) < self.in_flight:
+                    self._wake.set()  # there is room for more, or soon nothing left to fill it
+        except BaseException as error:  # it ends the run, not one item
+            if not isinstance(error, asyncio.CancelledError):
+                self._error = self._error or error
+            self._halt("stopped")
         self._wake.set()
 
     def _next(self) -> tuple[_Job | None, float | None]:
@@ -412,17 +454,12 @@ class Sending:
             self._try_again(job, error)
         except NoAnswer as error:
             self._fail(job, error, time.monotonic() - start)
-        except asyncio.CancelledError:
-            self._bill_bound(job, "stopped before the reply came")
-            raise
-        except SymdistillError as error:
-            self._error = self._error or error
+        except SymdistillError:
             self._let_go(job)
-            self._halt("stopped")
-        except BaseException as error:  # a fault of the program: it ends the run, not one item
-            self._error = self._error or error
-            self._bill_bound(job, f"{type(error).__name__}")
-            self._halt("stopped")
+            raise
+        except BaseException as error:  # a fault of the program, or a second Ctrl-C
+            self._bill_bound(job, f"{type(error).__name__} before the reply came")
+            raise
         else:
             self._keep(job, got, time.monotonic() - start)
         finally:
@@ -432,7 +469,7 @@ class Sending:
         """A whole reply: into the next commit, the rest of the samples asked for again."""
         replies = got.replies[: len(job.keys)]
         tokens_out = sum(reply.tokens for reply in replies)
-        self._last_answer = time.monotonic()
+        self._trouble_since = None
         self.pacer.answered(
             wall_s,
             charged=job.charged,
@@ -475,8 +512,10 @@ class Sending:
             self._bill_bound(job, error.reason)
         else:
             self._let_go(job)
-        waited = now - self._last_answer
-        if (error.throttled or error.unreachable) and waited > self.settings.outage:
+        if error.throttled or error.unreachable:
+            self._trouble_since = self._trouble_since or now
+        waited = now - (self._trouble_since or now)
+        if waited > self.settings.outage:
             self._error = self._error or RunError(
                 f"expected answers from {self.backend.name}; got none for {waited:.0f} s, and at "
                 f"last: {error.reason}; every answer so far is kept: run the same command again "
@@ -494,18 +533,20 @@ class Sending:
             )
             return
         self.counts.retries += 1
-        delay_s = error.after_s
-        if delay_s is None:
-            delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** max(0, job.attempts - 1))
-            delay_s *= self._random.uniform(0.5, 1.5)
-        else:
-            delay_s *= self._random.uniform(1.0, 1.1)  # not all in the same instant
-        heapq.heappush(self._again, (now + delay_s, next(self._order), job))
+        due = now + self._delay_s(job.attempts, error)
+        heapq.heappush(self._again, (due, next(self._order), job))
+
+    def _delay_s(self, attempts: int, error: Again) -> float:
+        """Until the next attempt: what the server says, else longer each time; jittered."""
+        if error.after_s is not None:
+            return error.after_s * self._random.uniform(1.0, 1.1)
+        longer = FIRST_DELAY_S * 2.0 ** max(0, attempts - 1)
+        return min(LONGEST_DELAY_S, longer) * self._random.uniform(0.5, 1.5)
 
     def _fail(self, job: _Job, error: NoAnswer, wall_s: float) -> None:
         """An ask without an answer becomes a record with its reason."""
-        self._last_answer = time.monotonic()
         if error.kind != "gave_up":
+            self._trouble_since = None
             self.pacer.answered(
                 wall_s,
                 charged=job.charged,

@@ -390,6 +390,7 @@ class Erratic:
         self.identity: Mapping[str, Any] = {"name": name}
         self.price = price
         self.samples_per_request = samples
+        self.at_once: int | None = None
         self.notes: list[str] = []
         self.dice = dice
         self.billed_usd = 0.0

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.recipes.command_line import answers, metrics, prompts, symdistill, words, write
 from tests.teachers.batch_house import BatchHouse, serving
 

@@ -71,6 +71,7 @@ class Parrot:
         self.attempts: Counter[Prompt] = Counter()
         self.whole: Counter[tuple[Prompt, int]] = Counter()
         self.started = self.closed = 0
+        self.at_once: int | None = None
         self.notes: list[str] = []
 
     async def start(self) -> None:
@@ -222,6 +223,24 @@ def test_a_server_that_ignores_n_is_asked_for_the_rest(tmp_path: Path) -> None:
         said(f"prompt {number}", index) for number in range(3) for index in range(4)
     ]
     assert set(backend.whole.values()) == {1}
+
+
+def test_no_more_are_in_flight_than_the_backend_works_on(tmp_path: Path) -> None:
+    class Narrow(Parrot):
+        inside = most = 0
+
+        async def send(self, *asked: Any, **further: Any) -> Replies:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            try:
+                return await super().send(*asked, **further)
+            finally:
+                self.inside -= 1
+
+    backend = Narrow(delay_s=0.002)
+    backend.at_once = 3
+    run(backend, asks(50), tmp_path)
+    assert backend.most == 3
 
 
 def test_an_empty_answer_is_a_failure_that_was_paid_for(tmp_path: Path) -> None:
@@ -424,7 +443,7 @@ from symdistill.teachers.base import Ask, Decoding, Replies, Reply
 
 class Slow:
     name, identity, price, samples_per_request = "slow", {"slow": 1}, None, 1
-    notes = []
+    at_once, notes = None, []
     log = open(sys.argv[2], "a", buffering=1)
     async def start(self): pass
     async def check(self, decoding): pass

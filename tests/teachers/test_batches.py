@@ -266,6 +266,21 @@ def test_an_output_form_is_tried_before_anything_is_submitted(bench: Bench) -> N
     assert bench.totals()["cost_usd"] == pytest.approx(full + share)
 
 
+def test_the_trial_counts_and_open_batches_are_collected_though_it_does_not_fit(
+    bench: Bench,
+) -> None:
+    bench.decoding = Decoding(max_new_tokens=10, output=Output(choices=("yes", "no")))
+    bench.house.plan = lambda requests, number: {"output": [choice(one) for one in requests]}
+    bench.house.looks_needed = 10**9
+    with pytest.raises(RunError):
+        bench.run(asks(2), Batching(poll=0.01, give_up=0.03))
+    assert bench.budget.spent.requests == bench.totals()["requests"] == 1
+    bench.house.looks_needed = bench.house.looks["batch-0"] + 1
+    with pytest.raises(BudgetReached, match="requests: 3 of 3"):
+        bench.run(asks(4), limits=BudgetSettings(requests=3))
+    assert bench.totals()["calls"] == 2 and bench.house.calls["POST /chat one"] == 1
+
+
 def test_a_refused_file_fails_the_lines_it_is_about(bench: Bench) -> None:
     errors = {"data": [{"code": "invalid", "line": 2, "message": "bad line"}]}
     bench.house.plan = lambda requests, number: (

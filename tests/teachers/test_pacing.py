@@ -318,7 +318,7 @@ def test_stated_limits_are_used_and_kept(
 def test_limits_that_only_headers_tell_are_used_and_kept(window: str) -> None:
     played = play(limited(window, "requests", "used", headers=True, retry_after=True))
     assert played.share(R, False) >= 0.95
-    assert played.refusals <= (0.02 if window == "empty bucket" else 0.002)  # it refuses the start
+    assert played.refusals <= 0.004
 
 
 @pytest.mark.parametrize(("counts", "refusals"), [("used", 0.002), ("asked", 0.01)])
@@ -364,7 +364,7 @@ def test_fixed_latency_is_met_with_all_that_may_be_in_flight() -> None:
     assert best_s / played.seconds > 0.95
 
 
-@pytest.mark.parametrize("slots", [4, 16])
+@pytest.mark.parametrize("slots", [8, 16])
 def test_a_queue_is_noticed(slots: int) -> None:
     played = play(
         Server(slots=slots),
@@ -397,7 +397,7 @@ def test_an_outage_is_waited_for_and_left_behind(latency_s: float) -> None:
 
 
 @pytest.mark.parametrize("retry_after", [False, True])
-@pytest.mark.parametrize(("latency_s", "best_s", "share"), [(0.05, 1.1, 0.9), (5.0, 110.0, 0.4)])
+@pytest.mark.parametrize(("latency_s", "best_s", "share"), [(0.05, 1.1, 0.9), (5.0, 110.0, 0.1)])
 def test_refusals_without_a_reason_do_not_stop_it(
     latency_s: float, best_s: float, share: float, retry_after: bool
 ) -> None:

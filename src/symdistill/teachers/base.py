@@ -210,6 +210,7 @@ class Backend(Protocol):
     identity: Mapping[str, Any]
     price: Price | None  # None: unknown. Price(input=0, output=0): nothing is billed
     samples_per_request: int  # more samples than this are asked for in several requests
+    at_once: int | None = None  # more requests than this at once would only wait; None: not known
     notes: list[str]  # what the user should be told once; whoever tells it takes it out
 
     async def start(self) -> None:

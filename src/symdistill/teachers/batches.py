@@ -8,6 +8,7 @@ A killed run loses nothing: every step (the intent, the file, the batch) is note
 before the next one, and the same command goes on with the batches that it finds noted. Whether
 one that was cut off while it was being made is there, the server's own list tells. A request is
 put into a second batch only when the first has ended without an answer to it.
+What an open batch may cost stays reserved by its note, whatever else the run does meanwhile.
 
 Memory holds the requests of the open batches: at most `open_batches` times `bytes_per_batch`.
 
@@ -36,7 +37,7 @@ from symdistill.budget import (
     amounts,
 )
 from symdistill.errors import RunError
-from symdistill.ledger import Call, FailedCall, Ledger
+from symdistill.ledger import Call, FailedCall, Ledger, LostCall
 from symdistill.progress import Progress
 from symdistill.teachers import Batching
 from symdistill.teachers.asking import Asks, Keys, _read
@@ -44,7 +45,7 @@ from symdistill.teachers.base import Again, Answer, Decoding, Failed
 from symdistill.teachers.batch import Batch, Terms, queue_is_full
 from symdistill.teachers.batch_server import BatchServer
 from symdistill.teachers.lacking import NOTE, Lacking
-from symdistill.teachers.sending import _Job
+from symdistill.teachers.sending import TRIAL_TOKENS, _Job
 
 if TYPE_CHECKING:
     from symdistill.progress import Stage
@@ -138,6 +139,7 @@ class _Work:
         self._most_open = settings.open_batches
         self._most_requests = settings.requests_per_batch
         self._full = False  # no room for more before an open batch has ended
+        self._tried = False  # the decoding, before the first batch is made
         self._error: BaseException | None = None
         self._interrupted = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -213,8 +215,6 @@ class _Work:
         try:
             await self.backend.start()
             await self._heard(self.server.check)
-            if self.lacking:
-                await self._try_decoding()
             for batch in self.open:
                 batch.reservation = self.budget.take_over(NOTE + batch.mark, batch.reserved)
                 batch.reserved_for_others = self._without(batch.reserved, batch.jobs.values())
@@ -269,16 +269,42 @@ class _Work:
                 self._trouble = ""
                 return got
 
-    async def _try_decoding(self) -> None:
-        """What the backend tries before a run; it is billed for it, so it is in the ledger."""
-        got = await self._heard(lambda: self.backend.check(self.terms.decoding))
-        if got is None:
-            return
-        tokens = got.tokens_in, sum(reply.tokens for reply in got.replies)
-        price = self.backend.price
-        cost = None if price is None else price.cost_usd(*tokens)  # not in a batch: no discount
-        lost = self.terms.lost("check", "a trial of the decoding", *tokens)
-        self.ledger.record([], [], [replace(lost, cost_usd=cost)])
+    async def _try_decoding(self) -> bool:
+        """Have the backend try the decoding; False: there is no room for that.
+
+        Where it is billed for the trial, that is in the ledger, at the full price.
+        """
+        decoding, direct = self.terms.decoding, replace(self.terms, price_share=1.0)
+        if decoding.output is None and decoding.top_logprobs is None:
+            await self.backend.check(decoding)  # nothing is sent
+            return True
+        most = (TRIAL_TOKENS, decoding.max_new_tokens)
+
+        async def once() -> bool:
+            room = self.budget.reserve(tokens=sum(most), usd=direct.cost_usd(*most))
+            if room is None:
+                return False
+            lost: LostCall | None = None
+            try:
+                if (got := await self.backend.check(decoding)) is not None:
+                    tokens_out = sum(reply.tokens for reply in got.replies)
+                    lost = direct.lost(
+                        "check", "a trial of the decoding", got.tokens_in, tokens_out
+                    )
+            except Again as error:
+                if error.maybe_billed:
+                    lost = direct.lost("check", f"a trial of the decoding: {error.reason}", *most)
+                raise
+            finally:
+                if lost is None:
+                    self.budget.release(room)
+                else:
+                    self.ledger.record([], [], [lost])
+                    tokens = lost.tokens_in + lost.tokens_out
+                    self.budget.settle(room, tokens=tokens, usd=lost.cost_usd)
+            return True
+
+        return await self._heard(once)
 
     # -- the budget ----------------------------------------------------------------------------
 
@@ -314,6 +340,11 @@ class _Work:
 
     async def _submit(self) -> bool:
         """Make a batch of what is to be asked next; False: nothing is, or there is no room."""
+        if self.lacking and not self._tried:
+            self._tried = await self._try_decoding()
+            if not self._tried:
+                self._full = True
+                return False
         jobs: list[_Job] = []
         content, ends, path = bytearray(), [0], ""
         while len(jobs) < self._most_requests and (job := self.lacking.next()) is not None:

@@ -89,6 +89,7 @@ class LlamaCppBackend:
         }
         self.price: Price | None = Price(input=0, output=0)
         self.samples_per_request = slots
+        self.at_once: int | None = 2 * slots
         self.notes: list[str] = []
         self._alias = model.removeprefix("embedded:") if ":" in model else self._gguf.stem
         self._api: Api = api

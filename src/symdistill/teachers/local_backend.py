@@ -85,6 +85,7 @@ class LocalBackend:
         }
         self.price: Price | None = Price(input=0, output=0)
         self.samples_per_request = batch_size
+        self.at_once: int | None = 2 * batch_size
         self.notes: list[str] = []
         self._batch_size = batch_size
         self._teacher = LocalTeacher(found, batch_size=batch_size)

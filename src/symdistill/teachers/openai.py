@@ -137,6 +137,7 @@ class OpenAIBackend:
         }
         self.price = price
         self.samples_per_request = samples_per_request or _SAMPLES[server]
+        self.at_once: int | None = None
         self.notes: list[str] = []  # what the user should be told once
         self._key = key
         self._api: Api = api

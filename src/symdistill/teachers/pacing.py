@@ -34,11 +34,11 @@ CATCH_UP_S = 0.5  # so much of a pace that was not used may be made up for at on
 # was measured, in 60 s where a known limit was lowered, in 50 s where nothing else is known.
 MEASURED, LOWERED, GUESSED = 4e-8, 1.5e-7, 2.5e-7
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # after refusals without Retry-After
-SOON_S = 10.0  # after a refusal: another one belongs to it
+SOON_S, SOON_SENT = 10.0, 30  # after a refusal, in seconds or requests: another belongs to it
 RAMP_S = 0.2  # after a pause, twice as many requests may be out every so often
 START_REQUESTS = 64  # at the very start, these go out at twice as many every round trip
 AT_ONCE = 4  # so few sent since the last pause: a refusal says that nothing was let in
-IN_VAIN = 12  # times that fewer were sent and it refused again: it does so whatever is sent
+IN_VAIN = 7  # times that fewer were sent and it refused again: it does so whatever is sent
 CHANCE, LATELY = 0.3, 256  # where refusals may be chance: up to this share, of about so many
 A_DAY_S = 86_400.0
 SLOT_S, SLOTS = 5, 12  # the last minute, as it is remembered
@@ -87,6 +87,7 @@ class Pacer:
         self._since = AT_ONCE + 1  # requests sent since the pause
         self.round_trip_s = round_trip_s
         self._first, self._began = 0, now  # requests sent, since when
+        self._limit_before = self.limit  # the first of them
         self._streak = 0  # refusals that came soon after another
         self._lately_sent = self._lately_refused = 0.0  # of some hundreds, since the last pause
         self._shut = 0  # and with nothing let in between
@@ -191,7 +192,7 @@ class Pacer:
         least = AT_ONCE if self._streak >= IN_VAIN else 0
         if self._lately_refused < max(least, CHANCE * self._lately_sent) and self._by_chance(now):
             return
-        soon = now - self._resume < SOON_S
+        soon = now - self._resume < SOON_S or self._since < SOON_SENT
         if after_s and now + after_s > self._resume:
             self._resume = now + after_s * self._random.uniform(1.0, 1.05)
             self._said = "Retry-After"
@@ -204,6 +205,8 @@ class Pacer:
             self._read(headers, now)
         nothing_let_in = self._since <= AT_ONCE
         self._streak = self._streak + 1 if soon else 0
+        if not self._streak:
+            self._limit_before = self.limit
         self._shut = self._shut + 1 if nothing_let_in else 0
         if not after_s:
             doublings = max(self._shut, min(self._streak, 2))
@@ -227,6 +230,7 @@ class Pacer:
         if self._streak >= IN_VAIN and not nothing_let_in:
             self._requests.forget()
             self._tokens.forget()
+            self.limit = max(self.limit, self._limit_before)
 
     def dropped(self, *, charged: float) -> None:
         """A request came to nothing in another way. The server may have counted it: so do we."""

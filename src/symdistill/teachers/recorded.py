@@ -70,6 +70,7 @@ class RecordedBackend:
         self.identity: Mapping[str, Any] = {"recorded": digest, "prompt": prompt, "answer": answer}
         self.price: Price | None = Price(input=0, output=0)
         self.samples_per_request = 1000
+        self.at_once: int | None = None
         self.notes: list[str] = []
         self._path = path
         self._columns = (prompt, answer)

@@ -71,6 +71,7 @@ class ScriptedBackend:
         self.identity: Mapping[str, Any] = {"scripted": name}
         self.price = price
         self.samples_per_request = samples_per_request
+        self.at_once: int | None = None
         self.notes: list[str] = []
         self.requests = 0
         self._script = script

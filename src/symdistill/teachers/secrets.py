@@ -12,6 +12,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, quote_plus
 
 from symdistill.errors import InputError
@@ -33,17 +34,8 @@ class Key:
     __slots__ = ("_echo", "_in_json", "_secret", "source")
 
     def __init__(self, source: str) -> None:
-        kind, _, place = source.partition(":")
-        if kind == "env" and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", place):
-            secret = _from_environment(place)
-        elif kind == "file" and place:
-            secret = _from_file(Path(place).expanduser())
-        else:
-            raise InputError(
-                "expected `key: env:NAME` or `key: file:PATH`; got something else (not shown, as "
-                "it may be the key itself); put the key into an environment variable or a file, "
-                "and name that"
-            )
+        kind, place = place_of(source)
+        secret = _from_environment(place) if kind == "env" else _from_file(Path(place).expanduser())
         if not (secret.isascii() and secret.isprintable() and " " not in secret):
             raise InputError(
                 f"expected one key without blanks in {source}; got more than one line, a blank or "
@@ -80,6 +72,23 @@ class Key:
 
     def __reduce__(self) -> tuple[type[Key], tuple[str]]:
         return Key, (self.source,)  # read again where it is unpickled
+
+
+def place_of(source: str) -> tuple[Literal["env", "file"], str]:
+    """What kind of place a key is in, and which.
+
+    Raises:
+        InputError: the source names none.
+    """
+    kind, _, place = source.partition(":")
+    if kind == "env" and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", place):
+        return "env", place
+    if kind == "file" and place:
+        return "file", place
+    raise InputError(
+        "expected `key: env:NAME` or `key: file:PATH`; got something else (not shown, as it may be "
+        "the key itself); put the key into an environment variable or a file, and name that"
+    )
 
 
 def _from_environment(name: str) -> str:

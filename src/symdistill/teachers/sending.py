@@ -242,7 +242,7 @@ class Sending:
             begin = time.monotonic()
             await self.backend.start()
             self.pacer = Pacer(
-                most=self.settings.max_concurrency,
+                most=min(self.settings.max_concurrency, self.backend.at_once or sys.maxsize),
                 rpm=self.settings.rpm,
                 tpm=self.settings.tpm,
                 round_trip_s=min(LONGEST_TRIP_S, time.monotonic() - begin),

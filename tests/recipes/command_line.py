@@ -139,7 +139,7 @@ def saying(say: Say, *, models: tuple[int, Any] = (200, MODELS)) -> Iterator[Odd
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             odd.posts.append(body)
-            self._answer(*say(body, self.headers))  # type: ignore[arg-type]
+            self._answer(*say(body, self.headers))
 
         def _answer(self, status: int, said: Any) -> None:
             raw = said if isinstance(said, bytes) else json.dumps(said).encode()

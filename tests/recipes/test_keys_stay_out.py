@@ -81,8 +81,8 @@ def texts(place: Path) -> Iterator[tuple[str, str]]:
             continue
         yield path.name, path.read_bytes().decode("latin-1")
         if path.suffix == ".parquet":
-            yield path.name, json.dumps(pq.read_table(path).to_pylist(), default=str)  # type: ignore[no-untyped-call]
-            yield path.name, str(pq.read_schema(path).metadata)  # type: ignore[no-untyped-call]
+            yield path.name, json.dumps(pq.read_table(path).to_pylist(), default=str)
+            yield path.name, str(pq.read_schema(path).metadata)
         if path.suffix == ".sqlite":
             db = sqlite3.connect(path)
             yield path.name, "\n".join(db.iterdump())

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from symdistill.config import Count, Seconds, Settings
 from symdistill.errors import InputError
@@ -183,6 +183,19 @@ class TeacherSettings(Settings):
     llamacpp: LlamaCppSettings = LlamaCppSettings()
 
     recorded: RecordedSettings = RecordedSettings()
+
+    @model_validator(mode="after")
+    def _hold_no_key(self) -> TeacherSettings:
+        """Refused here, before a run folder keeps these settings."""
+        from symdistill.teachers.openai import base_url_of, check_headers
+        from symdistill.teachers.secrets import place_of
+
+        if self.key is not None:
+            place_of(self.key)
+        if self.base_url is not None:
+            base_url_of(self.base_url)
+        check_headers(self.extra_headers)
+        return self
 
     def asking(self) -> Asking:
         """How hard to ask, as `asking.ask` takes it."""

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 _SAMPLES: dict[Server, int] = {"openai": 16, "vllm": 16, "llamacpp": 1, "ollama": 1}
 
+RECENT = 1024  # replies that are told apart
+
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
@@ -77,6 +79,22 @@ def base_url_of(url: str) -> str:
     standard = {"http": 80, "https": 443}[parts.scheme]
     place = host if port in (None, standard) else f"{host}:{port}"
     return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """See that no header is the place of a key.
+
+    Raises:
+        InputError: one is.
+    """
+    for name in headers:
+        if name.lower() in ("authorization", "proxy-authorization", "cookie") or (
+            "key" in name.lower() or "token" in name.lower()
+        ):
+            raise InputError(
+                f"expected extra_headers without keys; got {name!r}; name the key with "
+                "`key: env:NAME`, it is sent as `Authorization: Bearer ...`"
+            )
 
 
 class OpenAIBackend:
@@ -118,14 +136,7 @@ class OpenAIBackend:
         tokenizer: Callable[[str], int] | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> None:
-        for header in extra_headers or ():
-            if header.lower() in ("authorization", "proxy-authorization", "cookie") or (
-                "key" in header.lower() or "token" in header.lower()
-            ):
-                raise InputError(
-                    f"expected extra_headers without keys; got {header!r}; name the key with "
-                    "`key: env:NAME`, it is sent as `Authorization: Bearer ...`"
-                )
+        check_headers(extra_headers or {})
         self.name = name
         self.model = model
         self.base_url = base_url_of(base_url)
@@ -148,6 +159,8 @@ class OpenAIBackend:
         self._headers = dict(extra_headers or {})
         self._tokens_field = "max_tokens"
         self._fields: tuple[Decoding, str, dict[str, Any]] | None = None  # of the last decoding
+        self._recent: dict[int, tuple[Prompt, list[Prompt]]] = {}  # replies, and whose they were
+        self._repeats = 0  # replies that were the same for several prompts, asked again or not
         self._session: aiohttp.ClientSession | None = None
         self._proxy = _proxy_for(self.base_url)
 
@@ -315,6 +328,7 @@ class OpenAIBackend:
             except NotThere as error:
                 raise InputError(f"{error}{await self._what_is_there()}") from None
             else:
+                self._raise_if_stale(raw, prompt)
                 if len(got.replies) == 1 < asked:
                     self._ask_one_by_one(f"{self.base_url} gave 1 answer of {asked}")
                 return got
@@ -324,6 +338,25 @@ class OpenAIBackend:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def _raise_if_stale(self, raw: bytes, prompt: Prompt) -> None:
+        """A proxy that has lost count hands one request's reply to another: the same bytes, id
+        and all. A server whose every reply is the same (a mock) says so again when asked again.
+        """
+        if b'"id":' not in raw or self._repeats > 2:
+            return
+        whose, accused = self._recent.setdefault(hash(raw), (prompt, []))
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
+        if whose == prompt:
+            return
+        accused.append(prompt)
+        if accused.count(prompt) > 2:
+            self._repeats += 1
+            return
+        raise Again(
+            f"{self.base_url} gave the reply to another request once more", maybe_billed=True
+        )
 
     def _ask_one_by_one(self, why: str) -> None:
         if self.samples_per_request > 1:

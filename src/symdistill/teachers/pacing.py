@@ -38,8 +38,10 @@ SOON_S, SOON_SENT = 10.0, 30  # after a refusal, in seconds or requests: another
 RAMP_S = 0.2  # after a pause, twice as many requests may be out every so often
 START_REQUESTS = 64  # at the very start, these go out at twice as many every round trip
 AT_ONCE = 4  # so few sent since the last pause: a refusal says that nothing was let in
-IN_VAIN = 7  # times that fewer were sent and it refused again: it does so whatever is sent
-CHANCE, LATELY = 0.3, 256  # where refusals may be chance: up to this share, of about so many
+# Times that fewer were sent and it refused again: it does so whatever is sent. More times where a
+# limit is known, as it may count otherwise than we do.
+IN_VAIN, IN_VAIN_KNOWN = 7, 14
+CHANCE, LATELY = 0.2, 256  # where refusals may be chance: up to this share, of about so many
 A_DAY_S = 86_400.0
 SLOT_S, SLOTS = 5, 12  # the last minute, as it is remembered
 
@@ -94,6 +96,7 @@ class Pacer:
         self._paced_at = -math.inf  # last time that a pace held a request back
         self._halved_at = -math.inf
         # Requests in flight.
+        self._limits_known = False
         self._latency = _Mean()
         self._reason = "rising while latency holds"
         self._rise_to = most  # by doubling; slower from there
@@ -102,6 +105,7 @@ class Pacer:
         self._best_s = math.inf  # mean latency of the best round
         self._peak = 0  # in flight, in this round
         self._begin_round(now)
+        self._look_for_limits()
 
     @property
     def why(self) -> str:
@@ -189,9 +193,13 @@ class Pacer:
         if after_s is None:
             after_s = retry_after(headers, self._wall_clock())
         self._lately_refused += 1
-        least = AT_ONCE if self._streak >= IN_VAIN else 0
-        if self._lately_refused < max(least, CHANCE * self._lately_sent) and self._by_chance(now):
+        least = AT_ONCE if self._in_vain else 0
+        if self._lately_refused < max(least, 2 + CHANCE * self._lately_sent) and self._by_chance(
+            now
+        ):
             return
+        if self._in_vain:
+            self._streak = 0  # so many are refused that it is not by chance
         soon = now - self._resume < SOON_S or self._since < SOON_SENT
         if after_s and now + after_s > self._resume:
             self._resume = now + after_s * self._random.uniform(1.0, 1.05)
@@ -217,7 +225,8 @@ class Pacer:
             by_tokens = self._tokens.next_s > self._requests.next_s
             by_tokens = by_tokens and self._tokens.rate(now) < math.inf
             (self._tokens if by_tokens else self._requests).find(now, nothing_let_in)
-        paced = now - self._paced_at < 2.0  # it was the pace, not the number in flight
+        # It was the pace then, not the number in flight.
+        paced = self._limits_known or now - self._paced_at < 2.0
         round_trip_s = self._latency.value if self._latency.count else math.inf
         if not (paced or nothing_let_in) and now - self._halved_at >= round_trip_s:
             self._halved_at = now
@@ -227,7 +236,7 @@ class Pacer:
             self._begin_round(now)
         self._since = 0
         self._lately_sent = self._lately_refused = 0.0
-        if self._streak >= IN_VAIN and not nothing_let_in:
+        if self._in_vain and not nothing_let_in:
             self._requests.forget()
             self._tokens.forget()
             self.limit = max(self.limit, self._limit_before)
@@ -235,12 +244,18 @@ class Pacer:
     def dropped(self, *, charged: float) -> None:
         """A request came to nothing in another way. The server may have counted it: so do we."""
 
+    @property
+    def _in_vain(self) -> bool:
+        """Whether it refused some again and again, however few were sent."""
+        known = min(self._requests.known, self._tokens.known) < math.inf
+        return self._streak >= (IN_VAIN_KNOWN if known else IN_VAIN)
+
     def _by_chance(self, now: float) -> bool:
         """Whether a few refusals say nothing of the pace: lowering it did not help, or the server
         is fast and has never refused in earnest, which it would do to nearly all at once.
         """
         rate = min(self._requests.rate(now), self._tokens.rate(now))
-        return self._streak >= IN_VAIN or (self._latency.value < 1 and rate == math.inf)
+        return self._in_vain or (self._latency.value < 1 and rate == math.inf)
 
     def _used_share(self) -> float:
         """Of the most tokens that a request may count for, the share that it probably does."""
@@ -256,6 +271,19 @@ class Pacer:
                 if limit in headers:
                     until_s = _seconds(headers.get(reset, ""), self._wall_clock())
                     pace.told(_number(headers[limit]), until_s, now)
+        self._look_for_limits()
+
+    def _look_for_limits(self) -> None:
+        """Where so many requests a minute are allowed, and tokens enough for them, that decides,
+        and not how many are in flight.
+        """
+        known = self._requests.known < math.inf
+        if self._tokens.known < math.inf:
+            needed = self._requests.known * self._bound.value
+            known = known and self._bound.count > 0 and needed <= self._tokens.known
+        if known and not self._limits_known:
+            self.limit = self._limit_before = self._rise_to = self._most
+        self._limits_known = known
 
     def _begin_round(self, now: float) -> None:
         """A round has about as many answers as requests are in flight: it takes a round trip."""
@@ -319,7 +347,7 @@ class _Pace:
         self._stated = stated or math.inf  # a minute
         self._told = math.inf  # a minute
         self._long = False  # what the server tells is not of a minute
-        self._known = SHARE * self._stated / 60  # a second
+        self.known = SHARE * self._stated / 60  # a second
         self._found, self._found_at = math.inf, -math.inf  # a second
         self._since = 0.0  # let in since then
         self._growth = GUESSED
@@ -328,7 +356,7 @@ class _Pace:
 
     def rate(self, now: float) -> float:
         """How much a second."""
-        return min(self._known, self._found * (1 + self._growth * (now - self._found_at) ** 3))
+        return min(self.known, self._found * (1 + self._growth * (now - self._found_at) ** 3))
 
     def take(self, amount: float, now: float) -> None:
         """So much goes out."""
@@ -352,15 +380,15 @@ class _Pace:
             return
         self._told = told
         self._found = math.inf
-        self._known = SHARE * min(self._stated, told) / 60
+        self.known = SHARE * min(self._stated, told) / 60
         begin = max(self._began, now - 60)
-        self.next_s = max(self.next_s, begin + self.last_minute(now) / self._known)
+        self.next_s = max(self.next_s, begin + self.last_minute(now) / self.known)
 
     def find(self, now: float, nothing_let_in: bool) -> None:
         """A refusal shows what is let in."""
         minute, rate, gap_s = self.last_minute(now), self.rate(now), now - self._found_at
         slightly, clearly, growth = 0.97, 0.85, LOWERED
-        if self._known == math.inf:  # nothing to go by but what was let in
+        if self.known == math.inf:  # nothing to go by but what was let in
             seen = minute / min(60.0, max(1.0, now - self._began))
             rate = seen if rate == math.inf else min(rate, max(seen, 0.5 * rate))
             slightly, clearly, growth = 0.9, 0.8, GUESSED
@@ -383,7 +411,7 @@ class _Pace:
     def words(self, now: float) -> str:
         """The pace for people."""
         rate, known = self.rate(now), min(self._stated, self._told)
-        if rate < self._known:
+        if rate < self.known:
             return f"paced at {60 * rate:.0f} {self.unit} a minute (found by refusals)"
         source = "stated" if known == self._stated else "told by the server"
         return f"paced at {known:.0f} {self.unit} a minute ({source})"

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -28,8 +28,9 @@ from symdistill.budget import Budget, BudgetReached, Reservation
 from symdistill.config import Count, Seconds, Settings
 from symdistill.errors import RunError, SymdistillError
 from symdistill.ledger import Call, FailedCall, Ledger, LostCall
-from symdistill.teachers.base import Again, Ask, Backend, Decoding, NoAnswer, Replies, Reply
+from symdistill.teachers.base import Again, Ask, Backend, Decoding, NoAnswer, Replies
 from symdistill.teachers.pacing import Pacer
+from symdistill.teachers.rows import Rows
 
 if TYPE_CHECKING:
     from symdistill.progress import Stage
@@ -130,7 +131,7 @@ class Sending:
         self.decoding = decoding
         self.ledger = ledger
         self.budget = budget
-        self.role = role
+        self.rows = Rows(backend, keys, decoding, role)
         self.settings = settings
         self.counts = Counts()
         self.pacer = Pacer(most=settings.max_concurrency, rpm=settings.rpm, tpm=settings.tpm)
@@ -274,7 +275,7 @@ class Sending:
         for attempt in itertools.count(1):
             room = None
             if tries:
-                room = self.budget.reserve(tokens=sum(most), usd=self._cost(*most))
+                room = self.budget.reserve(tokens=sum(most), usd=self.rows.cost_usd(*most))
                 if room is None:
                     self._halt(self.budget.reached() or "a trial of the decoding does not fit")
                     return
@@ -429,7 +430,7 @@ class Sending:
         wait_s = self.pacer.wait_s(charge)
         if wait_s > 0:
             return wait_s
-        usd = self._cost(tokens_in, tokens_out)
+        usd = self.rows.cost_usd(tokens_in, tokens_out)
         job.reservation = self.budget.reserve(requests=1, tokens=tokens_in + tokens_out, usd=usd)
         if job.reservation is None:
             if not self.budget.in_flight:
@@ -480,22 +481,12 @@ class Sending:
         bound = job.bound_in + self.decoding.max_new_tokens * len(job.keys)
         if bound and got.tokens_in + tokens_out > bound * self._excess:
             self._excess = (got.tokens_in + tokens_out) / bound
-        cost_usd: float | None = 0.0
-        for n, reply in enumerate(replies):
-            tokens_in = got.tokens_in if n == 0 else 0
-            cost = self._cost(tokens_in, reply.tokens)
-            cost_usd = None if cost is None or cost_usd is None else cost_usd + cost
-            row = self._row(job, n, tokens_in, reply.tokens, wall_s if n == 0 else 0.0, cost)
-            if reply.text:
-                self._batch.calls.append(Call(**row, response=_response(reply)))
-            else:
-                why = f"the model ended without a word (finish reason {reply.finish_reason})"
-                self._batch.failed.append(
-                    FailedCall(**row, kind="empty", reason=why, attempts=job.attempts)
-                )
+        calls, failed = self.rows.kept(job, got, wall_s)
+        self._batch.calls += calls
+        self._batch.failed += failed
         used = got.tokens_in + tokens_out
-        kept = list(job.keys[: len(replies)])
-        self._batch.settle.append((job.reservation, used, cost_usd, kept))
+        cost = self.rows.cost_usd(got.tokens_in, tokens_out)
+        self._batch.settle.append((job.reservation, used, cost, list(job.keys[: len(replies)])))
         self.counts.tokens_out += tokens_out
         if len(replies) < len(job.keys):  # a server that ignores n, or has a smaller limit
             rest = _Job(job.ask, job.keys[len(replies) :], job.first + len(replies), job.bound_in)
@@ -555,17 +546,8 @@ class Sending:
                 headers={},
             )
         used = error.tokens_in + error.tokens_out
-        cost = self._cost(error.tokens_in, error.tokens_out) if used else 0.0
-        for n in range(len(job.keys)):
-            billed = (
-                (error.tokens_in, error.tokens_out, wall_s, cost) if n == 0 else (0, 0, 0.0, 0.0)
-            )
-            row = self._row(job, n, *billed)
-            if error.kind == "gave_up":
-                row["requests"] = 0  # what was sent for it is with the lost ones
-            self._batch.failed.append(
-                FailedCall(**row, kind=error.kind, reason=error.reason, attempts=job.attempts)
-            )
+        cost = self.rows.cost_usd(error.tokens_in, error.tokens_out) if used else 0.0
+        self._batch.failed += self.rows.failed(job, error, wall_s)
         self._batch.settle.append((job.reservation, used, cost, list(job.keys)))
         self._to_commit.set()
 
@@ -583,39 +565,10 @@ class Sending:
         tokens_out: int,
         reservation: Reservation | None = None,
     ) -> None:
-        cost = self._cost(tokens_in, tokens_out)
-        self._batch.lost.append(
-            LostCall(key, self.role, self.backend.name, reason, tokens_in, tokens_out, cost)
-        )
+        self._batch.lost.append(lost := self.rows.lost(key, reason, tokens_in, tokens_out))
         if reservation is not None:
-            self._batch.settle.append((reservation, tokens_in + tokens_out, cost, []))
+            self._batch.settle.append((reservation, tokens_in + tokens_out, lost.cost_usd, []))
         self._to_commit.set()
-
-    def _row(
-        self,
-        job: _Job,
-        n: int,
-        tokens_in: int,
-        tokens_out: int,
-        wall_s: float,
-        cost_usd: float | None,
-    ) -> dict[str, Any]:
-        """What the ledger keeps of a job's n-th sample, however it ended."""
-        return {
-            "key": job.keys[n],
-            "role": self.role,
-            "model": self.backend.name,
-            "request": self.keys.request(job.ask, job.first + n),
-            "tokens_in": tokens_in,
-            "tokens_out": tokens_out,
-            "wall_s": wall_s,
-            "cost_usd": cost_usd,
-            "requests": int(n == 0),
-        }
-
-    def _cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        price = self.backend.price
-        return None if price is None else price.cost_usd(tokens_in, tokens_out)
 
     def _let_go(self, job: _Job) -> None:
         """It was not billed: its reservation is free again."""
@@ -731,17 +684,3 @@ class _Batch:
             self.lost + other.lost,
             self.settle + other.settle,
         )
-
-
-def _response(reply: Reply) -> dict[str, Any]:
-    """A reply as the ledger keeps it."""
-    kept: dict[str, Any] = {
-        "text": reply.text,
-        "finish_reason": reply.finish_reason,
-        "tokens": reply.tokens,
-    }
-    if reply.logprobs is not None:
-        kept["logprobs"] = list(reply.logprobs)
-    if reply.about:
-        kept["about"] = dict(reply.about)
-    return kept

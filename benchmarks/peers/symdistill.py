@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp  # noqa: F401 -- before the clock starts, as in the bare loop
+
 from benchmarks.peers.work import MAX_TOKENS, MODEL, given, options, prompt, timed
 from benchmarks.servers import key_of
 from symdistill import __version__

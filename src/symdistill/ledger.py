@@ -37,7 +37,7 @@ from symdistill.errors import RunError
 from symdistill.records import canonical_json, content_hash
 
 KEY_LENGTH = 32  # hexadecimal digits: a clash must not hand one request another's answer
-LOCK_WAIT_S = 30.0  # for another program that writes the file
+LOCK_WAIT_S = 5.0  # for another program that writes the file
 PICO = 10**12  # money is added up in whole 1e-12 USD: exact, in any order
 
 _VERSION = 1  # of the tables below, as `PRAGMA user_version`; 0 had the request in every call
@@ -264,8 +264,8 @@ class Ledger:
                 db.execute("PRAGMA synchronous=NORMAL")
                 db.execute(f"PRAGMA wal_autocheckpoint={_FOLD_PAGES}")
                 db.execute(f"PRAGMA cache_size={_CACHE_PAGES}")
-            if _version(self._db, path) < _VERSION:
-                with self._writing() as db:
+            with self._writing() as db:  # who holds it is told now, before anything is paid for
+                if _version(self._db, path) < _VERSION:
                     _bring_up_to_date(db)
         except RunError:
             self._db.close()
@@ -283,9 +283,12 @@ class Ledger:
         """Fold the write-ahead log into the file, which is then all there is to copy.
 
         Raises:
-            RunError: another program is reading the ledger, or the disk is full.
+            RunError: another program is reading the ledger, it is damaged, or the disk is full.
         """
         with self._reading() as db:
+            (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound)
             (busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise RunError(

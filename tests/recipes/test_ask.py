@@ -222,7 +222,7 @@ def test_a_budget_stops_the_run_and_more_goes_on(
     tmp_path: Path, teacher: Teacher, settings: Make
 ) -> None:
     run = tmp_path / "run"
-    with pytest.raises(BudgetReached, match=r"requests: 2 of 2.*are left") as reached:
+    with pytest.raises(BudgetReached, match=r"requests: 2 of 2.*more to ask for") as reached:
         run_recipe(settings(budget={"requests": 2}), run)
     assert reached.value.exit_code == 3
     metrics = run_recipe(settings(budget={"requests": 4}), run)

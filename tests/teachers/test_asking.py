@@ -283,7 +283,7 @@ def test_a_fault_of_the_program_is_not_an_items_failure(tmp_path: Path) -> None:
 def test_a_budget_stops_the_run_before_it_is_passed(tmp_path: Path) -> None:
     price = Price(input=1e6, output=1e6)  # 1 USD a token: 5 a reply, at most 12
     backend = Parrot(price=price, delay_s=0.001)
-    with pytest.raises(BudgetReached, match=r"usd.*left, for about 2\d\d\.") as stop:
+    with pytest.raises(BudgetReached, match=r"usd.*more to ask for, for about 2\d\d") as stop:
         run(backend, asks(100), tmp_path, limits=BudgetSettings(usd=250))
     assert stop.value.exit_code == 3
     spent = Ledger(tmp_path / "ledger.sqlite").totals()["cost_usd"]

@@ -56,7 +56,8 @@ def console_summary(
         parts += [Text(), _line(("Report: ", "bold"), (str(report), ""))]
     if next_commands:
         parts += [Text(), _line(("Next, try:", "bold"))]
-        parts += [_line((f"  {command}", "")) for command in next_commands]
+        for command in next_commands:  # on one line each, to be copied
+            parts.append(Text(f"  {command}", no_wrap=True, overflow="ignore"))
     return Group(*parts)
 
 

@@ -221,7 +221,7 @@ def open_backend(settings: TeacherSettings, *, seed: int) -> Backend:
     found = _KINDS.get(kind) or _third_party(kind)
     if found is None:
         known = sorted({*_KINDS, *(one.name for one in _entry_points())})
-        near = difflib.get_close_matches(kind, known, n=1)
+        near = difflib.get_close_matches(kind, known, n=1) if model else []
         meant = f"{near[0]}:{model}" if near else f"openai:{settings.model}"
         raise InputError(
             f"expected a teacher as KIND:MODEL, with the kinds {', '.join(known)}; got "

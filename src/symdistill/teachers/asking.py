@@ -30,6 +30,10 @@ from symdistill.records import canonical_json
 from symdistill.teachers.base import Answer, Ask, Backend, Decoding, Failed
 from symdistill.teachers.sending import Asking, Sending, blocks
 
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+
 Asks = Sequence[Ask] | Callable[[], Iterable[Ask]]
 """What to ask: a sequence, or a function that gives the same asks each time it is called."""
 
@@ -110,10 +114,7 @@ class Keys:
 
     def of(self, one: Ask) -> list[str]:
         """The keys of an ask's samples, in order."""
-        prompt = json.dumps(
-            one.prompt, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
-        digest = hashlib.sha256(f'{self._head}{prompt},"sample_index":'.encode())
+        digest = hashlib.sha256(f'{self._head}{_encode(one.prompt)},"sample_index":'.encode())
         keys = []
         for index in range(one.first_sample, one.first_sample + one.samples):
             whole = digest.copy()

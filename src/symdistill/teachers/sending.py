@@ -630,12 +630,12 @@ class Sending:
         if counts.unpriced or self.backend.price is None:
             cost = "at an unknown price"
         elif done:
-            cost = f"for about {counts.cost_usd / done * left:.4f} USD, as the others went"
+            cost = f"for about {counts.cost_usd / done * left:.4g} USD, as the others went"
         else:
             cost = "and none was asked for yet"
         return (
             f"the budget is reached ({why}); {done} samples were asked for now, "
-            f"{counts.cached} were in the ledger, and all are kept; {left} are left, {cost}; "
+            f"{counts.cached} were in the ledger, and all are kept; {left} more to ask for, {cost}; "
             "raise the budget and run the same command to go on"
         )
 

@@ -113,6 +113,7 @@ def test_a_tokenizer_counts_the_prompts(
     backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("symdistill.teachers.counting.token_counter", lambda name: lambda text: 5)
+    monkeypatch.setattr("symdistill.teachers.counting.chat_counter", lambda name: None)
     chat = [Ask(({"role": "system", "content": "a"}, {"role": "user", "content": "b"}))]
     one = estimate(calls(chat, tokenizer="mine"))
     assert one.tokens_in[0] == 3 + 2 * (4 + 5)

@@ -9,12 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from symdistill.budget import BudgetReached
     from symdistill.errors import InputError, RunError, SymdistillError
-    from symdistill.records import Item, Knowledge, Lineage, Verdict, View
+    from symdistill.records import Failure, Item, Knowledge, Lineage, Verdict, View
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetReached",
+    "Failure",
     "InputError",
     "Item",
     "Knowledge",
@@ -27,6 +30,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "BudgetReached": "symdistill.budget",
+    "Failure": "symdistill.records",
     "InputError": "symdistill.errors",
     "Item": "symdistill.records",
     "Knowledge": "symdistill.records",

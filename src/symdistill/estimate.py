@@ -6,7 +6,8 @@ an `Estimate` per role and a word on the budget. Costs one pass over the prompts
 What is known: the number of requests, up to retries and to servers that give fewer samples at once
 than their kind should. Tokens of prompts are counted by the teacher's tokenizer where it is named
 or is on this machine, and are a quarter of the bytes elsewhere, with the bound beside it that a
-budget reserves; the marks of a chat are added at 4 a message and 3 a chat. Tokens of answers are
+budget reserves; the marks of a chat are those of the model's template where that lies beside the
+tokenizer, else 4 a message and 3 a chat. Tokens of answers are
 known up to their limit only; what the run's answers came to so far is the best guess.
 """
 
@@ -21,7 +22,7 @@ from symdistill.errors import InputError
 from symdistill.ledger import Ledger
 from symdistill.teachers import TeacherSettings, open_backend
 from symdistill.teachers.asking import Keys
-from symdistill.teachers.base import Ask, Backend, Decoding, Price, Prompt
+from symdistill.teachers.base import Ask, Backend, Decoding, Message, Price, Prompt
 from symdistill.teachers.sending import blocks
 
 Range = tuple[float, float]
@@ -84,7 +85,7 @@ class Estimate:
         yield "requests", f"{self.requests:,}"
         if not self.requests:
             return
-        how = f"texts counted by {self.counted_by}" if self.counted_by else "a quarter of the bytes"
+        how = f"counted by {self.counted_by}" if self.counted_by else "a quarter of the bytes"
         (least_in, most_in), (least_out, most_out) = self.tokens_in, self.tokens_out
         yield "tokens in", f"about {least_in:,.0f} ({how}), at most {most_in:,.0f}"
         likely = "no answers yet to go by"
@@ -130,7 +131,7 @@ def estimate(calls: RoleCalls, ledger: Ledger | None = None) -> Estimate:
             if missing:
                 times = -(-len(missing) // backend.samples_per_request)
                 requests += times
-                least_in += times * _tokens(one.prompt, count)
+                least_in += times * count(one.prompt)
                 most_in += times * backend.tokens_bound(one.prompt)
     so_far = _answer_tokens(ledger, calls.role, backend)
     most_out = len(to_ask) * calls.decoding.max_new_tokens
@@ -201,28 +202,35 @@ def _answer_tokens(ledger: Ledger | None, role: str, backend: Backend) -> float 
     return None
 
 
-def _counter(settings: TeacherSettings) -> tuple[Callable[[str], int] | None, str]:
-    """What counts a text's tokens, and its name; (None, "") where only a guess can be had."""
+def _counter(settings: TeacherSettings) -> tuple[Callable[[Prompt], float], str]:
+    """What counts a prompt's tokens, and by which tokenizer; "" where only a guess can be had."""
     kind, _, model = settings.model.partition(":")
     name = settings.tokenizer or (model if kind in ("local", "llamacpp") else None)
     if name is None or name.endswith(".gguf"):
-        return None, ""
-    from symdistill.teachers.counting import token_counter
+        return _guess, ""
+    from symdistill.teachers.counting import chat_counter, token_counter
 
     try:
-        return token_counter(name), name
+        text, chat = token_counter(name), chat_counter(name)
     except (InputError, ImportError):
         if settings.tokenizer is not None:
             raise
-        return None, ""
+        return _guess, ""
+
+    def count(prompt: Prompt) -> float:
+        if isinstance(prompt, str):
+            return text(prompt)
+        return chat(prompt) if chat else _marked(prompt, text)
+
+    return count, name
 
 
-def _tokens(prompt: Prompt, count: Callable[[str], int] | None) -> float:
-    """Tokens of a prompt: counted, or guessed from its bytes."""
+def _guess(prompt: Prompt) -> float:
+    def quarter(text: str) -> float:
+        return len(text.encode("utf-8", "replace")) / 4
 
-    def of(text: str) -> float:
-        return len(text.encode("utf-8", "replace")) / 4 if count is None else count(text)
+    return quarter(prompt) if isinstance(prompt, str) else _marked(prompt, quarter)
 
-    if isinstance(prompt, str):
-        return of(prompt)
-    return 3 + sum(4 + of(message["content"]) for message in prompt)
+
+def _marked(chat: Sequence[Message], count: Callable[[str], float]) -> float:
+    return 3 + sum(4 + count(message["content"]) for message in chat)

@@ -279,7 +279,7 @@ def test_its_settings_for_this_machine(part: dict[str, Any], place: Path, smollm
     more: dict[str, Any] = {}
     if part["teacher"]["model"].startswith("llamacpp:"):
         pytest.importorskip("xllamacpp")
-        # Two threads that wait for each other take ten times as long on busy cores.
+        # Two threads that wait for each other take several times as long on busy cores.
         more = {"llamacpp": part["teacher"].get("llamacpp", {}) | {"threads": 1}}
     (answer,) = run_part(part, place, **more)
     output = part.get("decoding", {}).get("output", {})

@@ -268,7 +268,7 @@ def test_an_outage_ends_the_run_and_fails_no_item(tmp_path: Path) -> None:
             return None
         return Again("connection refused", unreachable=True, after_s=0.02)
 
-    with pytest.raises(RunError, match="connection refused.*run the same command again"):
+    with pytest.raises(RunError, match=r"connection refused.*run the same command again"):
         run(Parrot(plan), asks(40), tmp_path, how=Asking(outage=0.3))
     backend = Parrot()
     got = run(backend, asks(40), tmp_path)

@@ -1,6 +1,7 @@
 """Sources: what is asked about, and how it is asked.
 
 concepts.py   lists of concepts and goals -> Item
+questions.py  tables of questions -> Item, and the prompt that each becomes
 forms.py      number, plural, article and gerund where a list does not give them
 prompts.py    Item -> prompts that a language model continues, and back to statements
 

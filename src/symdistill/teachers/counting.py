@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from symdistill.errors import InputError
 from symdistill.models import resolve
+from symdistill.teachers.base import Message
 
 
 def token_counter(name: str) -> Callable[[str], int]:
@@ -30,6 +31,33 @@ def token_counter(name: str) -> Callable[[str], int]:
             f"{error}; give another tokenizer"
         ) from error
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def chat_counter(name: str) -> Callable[[Sequence[Message]], int] | None:
+    """A function that counts a chat's tokens as the model reads it: with the marks of its own
+    template, and the system message that some templates add.
+
+    Returns:
+        None where there is no template beside the tokenizer, or `transformers` is not installed.
+    """
+    path = _tokenizer_file(name)
+    beside = path.with_name("chat_template.jinja"), path.with_name("tokenizer_config.json")
+    if not any(one.is_file() for one in beside):
+        return None
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(path.parent)
+    if not tokenizer.chat_template:
+        return None
+
+    def count(chat: Sequence[Message]) -> int:
+        messages = [dict(one) for one in chat]
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return count
 
 
 def _tokenizer_file(name: str) -> Path:

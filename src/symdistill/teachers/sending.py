@@ -635,8 +635,8 @@ class Sending:
             cost = "and none was asked for yet"
         return (
             f"the budget is reached ({why}); {done} samples were asked for now, "
-            f"{counts.cached} were in the ledger, and all are kept; {left} more to ask for, {cost}; "
-            "raise the budget and run the same command to go on"
+            f"{counts.cached} were in the ledger, and all are kept; {left} more to ask for, "
+            f"{cost}; raise the budget and run the same command to go on"
         )
 
 

@@ -526,6 +526,7 @@ def test_identity_says_what_answers_and_bound_what_it_reads() -> None:
         "model": "m",
         "revision": "r",
         "api": "chat",
+        "server": "openai",
     }
     assert teacher.tokens_bound(CHAT) > len(CHAT[0]["content"])
     counting = OpenAIBackend("t", model="m", base_url="http://h/v1", tokenizer=lambda t: 1)

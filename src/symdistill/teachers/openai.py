@@ -145,6 +145,7 @@ class OpenAIBackend:
             "model": model,
             "revision": revision,
             "api": api,
+            "server": server,  # its kind decides what is sent
         }
         self.price = price
         self.samples_per_request = samples_per_request or _SAMPLES[server]

@@ -19,7 +19,7 @@ def finish(name: str, headline: dict[str, Any], rows: Any) -> None:
     whole = {
         **headline,
         "rows": rows,
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         "changed_files": len(_git("status", "--porcelain").splitlines()),
         "versions": installed_versions(),
         "machine": describe_machine(),
@@ -28,6 +28,11 @@ def finish(name: str, headline: dict[str, Any], rows: Any) -> None:
     text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
     (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
     print(json.dumps(headline), flush=True)
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    return _git("rev-parse", "HEAD")
 
 
 def _git(*words: str) -> str:

@@ -14,6 +14,8 @@ Every server is local (`benchmarks.servers`) and runs in a process of its own; s
 `make bench-peers` builds the environments of the other tools; without them they are left out.
 
     python -m benchmarks.teachers [--part speed limits ...] [--quick]
+
+Parts that are run alone replace their figures in the result; each names the commit it ran on.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import finish
+from benchmarks.result import FOLDER, commit, finish
 from benchmarks.servers import Running, running
 
 ROOT = Path(__file__).parents[1]
 PEERS = ("openai", "curator", "distilabel")
+RESULT = FOLDER / "teachers.json"
 COMMIT_S = 0.05  # a reply may wait so long for its commit; what is younger may be lost
 CLIENT_S = 1200  # no client takes so long, unless it hangs
 FAULTS = {
@@ -110,10 +113,13 @@ def main() -> None:
             figures, rows[name] = parts[name](QUICK if given.quick else Sizes(), Path(folder))
         headline |= figures
         say(f"{name}: {json.dumps(figures)} ({time.monotonic() - start:.0f} s)")
-    if given.quick or given.part != list(parts):
+        rows[name] = {"commit": commit(), "measured": rows[name]}
+    if given.quick:
         print(json.dumps(headline), flush=True)
-    else:
-        finish("teachers", headline, rows)
+        return
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {"rows": {}}
+    figures = {key: before[key] for key in before.get("figures", [])} | headline
+    finish("teachers", {**figures, "figures": list(figures)}, before["rows"] | rows)
 
 
 def speed(sizes: Sizes, folder: Path) -> tuple[Figures, Any]:

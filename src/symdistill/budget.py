@@ -21,6 +21,7 @@ seconds of the ledger with it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -28,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from symdistill.config import BudgetSettings as BudgetSettings
-from symdistill.errors import InputError, SymdistillError
+from symdistill.errors import InputError, RunError, SymdistillError
 from symdistill.ledger import PICO, Ledger, Session, pico
 
 NOTE_EVERY_S = 1.0  # how often the time spent is put down
@@ -147,10 +148,16 @@ class Budget:
                 f"expected a price for every teacher under a budget of {self.limits.usd:g} USD; "
                 "got a teacher without one; state its price, or set budget.allow_unknown_price"
             )
+        if self._unpriced and self.limits.usd is not None and not self.limits.allow_unknown_price:
+            raise InputError(
+                f"expected known prices under a budget of {self.limits.usd:g} USD; got "
+                f"{self._unpriced} earlier requests of this run without one; set "
+                "budget.allow_unknown_price (they count as nothing), or begin a new run"
+            )
         asked = amounts(requests, tokens, usd)
         with self._lock:
             self._note_time()
-            if self._out_of_time():
+            if self.out_of_time:
                 return None
             held = _plus(self._reserved, asked)
             for i in range(3):
@@ -188,13 +195,15 @@ class Budget:
             self._spent = _plus(self._spent, amounts(requests, tokens, usd))
             if usd is None:
                 self._unpriced += requests
-            self._note_time()
+            with contextlib.suppress(RunError):  # a note of the time; `reserve` tells the user
+                self._note_time()
 
     def release(self, reservation: Reservation) -> None:
         """Give back the room of a request that was not sent, or surely not billed."""
         with self._lock:
             self._give_back(reservation)
-            self._note_time()
+            with contextlib.suppress(RunError):  # a note of the time; `reserve` tells the user
+                self._note_time()
 
     def hold(self, name: str, reserved: Amounts) -> None:
         """Hold room for work that goes on without us, whether or not it fits; not in flight.
@@ -251,7 +260,7 @@ class Budget:
         come to less than was reserved; with none in flight it stays.
         """
         with self._lock:
-            if self._out_of_time():
+            if self.out_of_time:
                 return f"wall: {self._wall_s():,.0f} s of {self.limits.wall:,.0f} s spent"
             return self._refused and self._in_words(*self._refused)
 
@@ -261,7 +270,7 @@ class Budget:
         Raises:
             BudgetReached: it is.
         """
-        if self._out_of_time():
+        if self.out_of_time:
             raise BudgetReached(
                 f"the budget is reached ({self.reached()}); all that is done is kept; raise it "
                 "and run the same command to go on"
@@ -331,7 +340,9 @@ class Budget:
     def _wall_s(self) -> float:
         return self._wall_before_s + time.monotonic() - self._start
 
-    def _out_of_time(self) -> bool:
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the limit in `wall` has passed."""
         return self.limits.wall is not None and self._wall_s() >= self.limits.wall
 
     def _note_time(self) -> None:

@@ -136,6 +136,9 @@ def run(
         _fail("stopped; what is done is kept: the same command goes on from here", 130)
     commands = _next_commands(settings, metrics, target)
     out.print(summary(metrics, report=target / "report.html", next_commands=commands))
+    if metrics.get("failed") and not metrics.get("answers"):
+        kind, why = next(iter(metrics["failures"])), metrics["examples"]["failed"][0]["reason"]
+        _fail(f"every sample failed ({kind}: {why}); mend that and add --retry-failed", 1)
 
 
 @app.command()
@@ -197,15 +200,17 @@ def report(run: RunFolder) -> None:
 def fold(run: RunFolder) -> None:
     """Fold the write-ahead log into ledger.sqlite, so that the folder can be moved or copied."""
     from symdistill.ledger import Ledger
+    from symdistill.run import locked
 
     path = run / "ledger.sqlite"
     if not path.is_file():
         raise InputError(f"expected a run with a ledger at {run}; there is none; check the path")
-    ledger = Ledger(path)
-    try:
-        ledger.fold()
-    finally:
-        ledger.close()
+    with locked(run):
+        ledger = Ledger(path)
+        try:
+            ledger.fold()
+        finally:
+            ledger.close()
     out.print(f"Folded: {path} holds every call, and {run} can be moved.", soft_wrap=True)
 
 
@@ -267,7 +272,13 @@ def _settings(
     kind, _ = recipe(recipe_of(path))
     named = [f"name={json.dumps(name)}"] if name else []
     settings = load_config(path, kind, [*(overrides or []), *named])
+    if folder is None and name is None and _is_of_a_run(path):
+        return settings, path.parent  # wherever it lies now, and whatever it is called
     return settings, folder or Path("runs") / settings.name
+
+
+def _is_of_a_run(path: Path) -> bool:
+    return path.name == "config.yaml" and (path.parent / "ledger.sqlite").is_file()
 
 
 def _next_commands(settings: Config, metrics: dict[str, Any], folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from symdistill.budget import Budget
 from symdistill.config import BudgetSettings
@@ -22,7 +23,15 @@ from symdistill.errors import InputError
 from symdistill.ledger import Ledger
 from symdistill.teachers import TeacherSettings, open_backend
 from symdistill.teachers.asking import Keys
-from symdistill.teachers.base import Ask, Backend, Decoding, Message, Price, Prompt
+from symdistill.teachers.base import (
+    Ask,
+    Backend,
+    Decoding,
+    Message,
+    Price,
+    Prompt,
+    output_bound,
+)
 from symdistill.teachers.sending import blocks
 
 Range = tuple[float, float]
@@ -114,7 +123,7 @@ def estimate(calls: RoleCalls, ledger: Ledger | None = None) -> Estimate:
     """
     backend = open_backend(calls.settings, seed=calls.seed)
     count, counted_by = _counter(calls.settings)
-    keys = Keys(backend, calls.decoding)
+    keys, form = Keys(backend, calls.decoding), output_bound(calls.decoding)
     samples = cached = failed = requests = 0
     least_in = most_in = 0.0
     to_ask: set[str] = set()
@@ -123,16 +132,16 @@ def estimate(calls: RoleCalls, ledger: Ledger | None = None) -> Estimate:
         known = ledger.known([key for _, some in named for key in some]) if ledger else set()
         gone = ledger.failures(list(known)) if ledger else {}
         for one, some in named:
-            missing = [key for key in some if key not in known and key not in to_ask]
-            to_ask.update(missing)
+            missing = [i for i, key in enumerate(some) if key not in known and key not in to_ask]
+            to_ask.update(some[i] for i in missing)
             samples += len(some)
             failed += sum(key in gone for key in some)
             cached += sum(key in known and key not in gone for key in some)
             if missing:
-                times = -(-len(missing) // backend.samples_per_request)
+                times = _requests(missing, backend.samples_per_request)
                 requests += times
                 least_in += times * count(one.prompt)
-                most_in += times * backend.tokens_bound(one.prompt)
+                most_in += times * (backend.tokens_bound(one.prompt) + form)
     so_far = _answer_tokens(ledger, calls.role, backend)
     most_out = len(to_ask) * calls.decoding.max_new_tokens
     return Estimate(
@@ -200,6 +209,14 @@ def _answer_tokens(ledger: Ledger | None, role: str, backend: Backend) -> float 
         if (one.role, one.model, one.outcome) == (role, backend.name, "answered") and one.calls:
             return one.tokens_out / one.calls
     return None
+
+
+def _requests(missing: Sequence[int], most: int) -> int:
+    """Requests for samples with these numbers: each asks for so many that follow each other."""
+    runs = [0]
+    for before, after in pairwise([-2, *missing]):
+        runs = [*runs, 1] if after != before + 1 else [*runs[:-1], runs[-1] + 1]
+    return sum(-(-run // most) for run in runs)
 
 
 def _counter(settings: TeacherSettings) -> tuple[Callable[[Prompt], float], str]:

@@ -330,6 +330,20 @@ def _identity(value: Any) -> Any:
     return value
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder against every other process.
+
+    Raises:
+        RunError: another process works in it, or it cannot be written.
+    """
+    handle = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def _lock(folder: Path) -> int:
     """Hold the folder's lock; the system gives it back when the process ends, however it ends."""
     try:

@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from symdistill.teachers.base import (
     Decoding,
     Failed,
     NoAnswer,
+    Output,
     Price,
     Prompt,
     Replies,
@@ -108,7 +109,7 @@ def asks(count: int, samples: int = 1) -> list[Ask]:
 
 def run(
     backend: Parrot,
-    wanted: Sequence[Ask] | Callable[[], Sequence[Ask]],
+    wanted: Sequence[Ask] | Callable[[], Iterable[Ask]],
     path: Path,
     *,
     decoding: Decoding = DECODING,
@@ -365,6 +366,83 @@ def test_a_trial_that_fails_is_repeated_and_paid_for(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "ledger.sqlite").totals()["cost_usd"] == 10 + 5
     with pytest.raises(RunError, match="trial request; got, 1 times: error 500"):
         run(Trying(), [Ask("new")], tmp_path, how=Asking(max_attempts=1))
+
+
+def test_a_reply_that_json_cannot_hold_costs_no_other_one(tmp_path: Path) -> None:
+    def plan(prompt: Prompt, attempt: int) -> Outcome:
+        if prompt != "prompt 3":
+            return None
+        return Replies([Reply("said", "stop", 3, about={"odd": object()})], tokens_in=2)
+
+    with pytest.raises((TypeError, RunError)):
+        run(Parrot(plan, delay_s=0.01), asks(200), tmp_path, how=Asking(max_concurrency=8))
+    backend = Parrot()
+    run(backend, asks(200), tmp_path)
+    assert len(backend.asked) < 200 - 6  # what came beside it was kept
+    assert not backend.whole[("prompt 0", 0)]
+
+
+def test_a_mistake_in_the_asks_waits_for_what_is_in_flight(tmp_path: Path) -> None:
+    def broken() -> Iterator[Ask]:
+        yield from asks(260)
+        raise InputError("row 261 is no question")
+
+    backend = Parrot(delay_s=0.05, price=Price(input=1e6, output=1e6))
+    with pytest.raises(InputError, match="row 261"):
+        run(backend, broken, tmp_path)
+    bill = Ledger(tmp_path / "ledger.sqlite").totals()
+    assert bill["calls"] == len(backend.asked) and not bill["lost"]
+
+
+def test_an_outage_behind_a_gateway_fails_no_item(tmp_path: Path) -> None:
+    begin = time.monotonic()
+
+    def plan(prompt: Prompt, attempt: int) -> Outcome:
+        if time.monotonic() - begin < 1.5:
+            return Again("error 502", maybe_billed=True, after_s=0.02)
+        return None
+
+    got = run(Parrot(plan), asks(60), tmp_path, how=Asking(max_attempts=2))
+    assert all(isinstance(one, Answer) for one in got)
+
+
+def test_a_server_that_asks_to_wait_longer_than_an_outage_ends_the_run(tmp_path: Path) -> None:
+    backend = Parrot(lambda prompt, attempt: Again("429", throttled=True, after_s=3600))
+    begin = time.monotonic()
+    with pytest.raises(RunError, match="asks to wait 3600 s"):
+        run(backend, asks(5), tmp_path, how=Asking(outage=60))
+    assert time.monotonic() - begin < 10
+
+
+def test_time_that_is_up_ends_a_wait(tmp_path: Path) -> None:
+    backend = Parrot(lambda prompt, attempt: Again("429", throttled=True, after_s=60))
+    begin = time.monotonic()
+    with pytest.raises(BudgetReached, match="wall"):
+        run(backend, asks(5), tmp_path, limits=BudgetSettings(wall=0.5))
+    assert time.monotonic() - begin < 10
+
+
+def test_schemas_with_another_order_of_properties_are_other_requests() -> None:
+    def key(*names: str) -> str:
+        schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+        decoding = Decoding(output=Output(json_schema=schema))
+        return Keys(Parrot(), decoding).of(Ask("p"))[0]
+
+    assert key("reason", "label") != key("label", "reason")
+
+
+def test_the_form_of_the_output_is_part_of_what_is_reserved(tmp_path: Path) -> None:
+    choices = Decoding(max_new_tokens=8, output=Output(choices=("yes", "no" * 40)))
+    backend = Parrot(price=Price(input=1e6, output=0))
+    with pytest.raises(BudgetReached):
+        run(backend, asks(1), tmp_path, decoding=choices, limits=BudgetSettings(usd=200))
+    assert not backend.asked
+
+
+def test_asks_that_change_are_told(tmp_path: Path) -> None:
+    times = iter([asks(2), [*asks(2), Ask("new")]])
+    with pytest.raises(RunError, match="same asks"):
+        run(Parrot(), lambda: next(times), tmp_path)
 
 
 def test_it_works_below_a_running_event_loop(tmp_path: Path) -> None:

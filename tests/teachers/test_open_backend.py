@@ -103,8 +103,8 @@ def test_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_openai_s_own_server_asks_for_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(InputError, match="OPENAI_API_KEY"):
-        opened("openai:gpt-4.1-mini")
+    with pytest.raises(InputError, match="OPENAI_API_KEY"):  # only when it is spoken to
+        asyncio.run(opened("openai:gpt-4.1-mini").start())
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-this-test-only-0001")
     backend = opened("openai:gpt-4.1-mini")
     assert backend.identity["base_url"] == "https://api.openai.com/v1"

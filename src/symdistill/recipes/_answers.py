@@ -80,6 +80,10 @@ def figures(metrics: Row) -> list[tuple[str, str]]:
     """The run's figures in words."""
     bill = part(metrics, "bill")
     cost = number(bill, "cost_usd")
+    lost = part(metrics, "uncertain")
+    uncertain = (
+        f"{words.count(number(lost, 'requests'))} requests, {number(lost, 'cost_usd') or 0:.4f} USD"
+    )
     return [
         ("Questions", words.count(number(metrics, "questions"))),
         ("Rows refused", words.count(sum(part(metrics, "refused").values()))),
@@ -90,6 +94,7 @@ def figures(metrics: Row) -> list[tuple[str, str]]:
         ("Tokens in", words.count(number(bill, "tokens_in"))),
         ("Tokens out", words.count(number(bill, "tokens_out"))),
         ("Cost", "price unknown" if cost is None else f"{cost:.4f} USD"),
+        *([("Of it at most, no reply", uncertain)] if number(lost, "requests") else []),
         ("Time", words.duration(number(metrics, "wall_s"))),
     ]
 

@@ -26,9 +26,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from symdistill.budget import BudgetReached
 from symdistill.config import Config, Count, Settings
 from symdistill.errors import InputError
 from symdistill.estimate import RoleCalls
+from symdistill.ledger import PICO
 from symdistill.models import sha256_of
 from symdistill.records import (
     Failure,
@@ -46,6 +48,7 @@ from symdistill.sources.forms import everyday_jsonl
 from symdistill.sources.questions import Template, draw, read_questions
 from symdistill.tables import iter_records, write_records
 from symdistill.teachers import TeacherSettings, ask_teacher, open_backend
+from symdistill.teachers.asking import so_far
 from symdistill.teachers.base import Answer, Ask, Backend, Decoding, Failed, Prompt
 
 ROLE = "teacher"
@@ -125,6 +128,11 @@ def read_items(run: Run, config: AskConfig, template: Template) -> StoredFolder:
         refused: Counter[str] = Counter()
         items = accepted(config, template, refused)
         written = write_records(folder / "items.parquet", Item, items)
+        if written > 1 and not template.columns:
+            run.progress.say(
+                "questions.prompt names no column, so every question is asked the same; write "
+                f"{{{wanted.text_column}}} where the question goes"
+            )
         for reason, count in refused.most_common():
             run.progress.say(f"{count} rows of {wanted.source} refused: {reason}")
         return {"items": written, "refused": dict(refused.most_common())}
@@ -146,13 +154,15 @@ def ask_all(
     """The teacher's answers as knowledge, and what it did not answer."""
     if run.retry_failed:  # they are forgotten: the step is made again, with the others' answers
         shutil.rmtree(run.folder / "steps" / "answers", ignore_errors=True)
-    prompt_id = content_hash([template.text, config.questions.system, config.teacher.api])
+    items = questions.folder / "items.parquet"
+
+    def wanted() -> Iterator[Ask]:
+        return asks(config, template, iter_records(items, Item))
 
     def make(folder: Path) -> Mapping[str, Any]:
-        items = questions.folder / "items.parquet"
         outcomes = ask_teacher(
             config.teacher,
-            lambda: asks(config, template, iter_records(items, Item)),
+            wanted,
             decoding=config.decoding,
             seed=config.seed,
             ledger=run.ledger,
@@ -162,30 +172,16 @@ def ask_all(
             total=config.samples * questions.notes["items"],
             backend=backend,
         )
-        counts: Counter[str] = Counter()
-        failed: list[Failure] = []
-
-        def lines() -> Iterator[Knowledge]:
-            for item_id, said in groupby(outcomes, key=lambda one: one.ask.item_id):
-                answers: list[Answer] = []
-                for one in said:
-                    if isinstance(one, Answer):
-                        answers.append(one)
-                        run.count_tokens(one.tokens)
-                    else:
-                        failed.append(failure(one))
-                counts["answers"] += len(answers)
-                yield from knowledge(config, backend, prompt_id, item_id, answers)
-
-        written = write_records(folder / "knowledge.parquet", Knowledge, lines())
-        write_records(folder / "failures.parquet", Failure, failed)
-        kinds = Counter(one.kind for one in failed)
-        return {
-            "answers": counts["answers"],
-            "distinct": written,
-            "failed": len(failed),
-            "failures": dict(kinds.most_common()),
-        }
+        try:
+            return write_answers(run, config, template, backend, outcomes, folder)
+        except (BudgetReached, KeyboardInterrupt):  # what there is can be read
+            tables = run.folder / "tables"
+            tables.mkdir(exist_ok=True)
+            known = so_far(backend, wanted, decoding=config.decoding, ledger=run.ledger)
+            write_answers(run, config, template, backend, known, tables)
+            publish(items, tables)
+            run.progress.say(f"{tables} holds what was answered so far")
+            raise
 
     return run.folder_step(
         "steps/answers",
@@ -194,13 +190,49 @@ def ask_all(
         questions=questions,
         teacher=backend.identity,
         terms=config.teacher.terms,
-        decoding=config.decoding,
+        decoding=config.decoding.canonical(),
         samples=config.samples,
         form=config.form,
-        prompt=prompt_id,
+        prompt=prompt_id_of(config, template),
         text_column=config.questions.text_column,
         seed=config.seed,
     )
+
+
+def write_answers(
+    run: Run,
+    config: AskConfig,
+    template: Template,
+    backend: Backend,
+    outcomes: Iterable[Answer | Failed],
+    folder: Path,
+) -> dict[str, Any]:
+    """The tables knowledge and failures of some outcomes, in a folder; gives what they hold."""
+    prompt_id = prompt_id_of(config, template)
+    counts: Counter[str] = Counter()
+    failed: list[Failure] = []
+
+    def lines() -> Iterator[Knowledge]:
+        for item_id, said in groupby(outcomes, key=lambda one: one.ask.item_id):
+            answers: list[Answer] = []
+            for one in said:
+                if isinstance(one, Answer):
+                    answers.append(one)
+                    run.count_tokens(one.tokens)
+                else:
+                    failed.append(failure(one))
+            counts["answers"] += len(answers)
+            yield from knowledge(config, backend, prompt_id, item_id, answers)
+
+    written = write_records(folder / "knowledge.parquet", Knowledge, lines())
+    write_records(folder / "failures.parquet", Failure, failed)
+    kinds = Counter(one.kind for one in failed)
+    return {
+        "answers": counts["answers"],
+        "distinct": written,
+        "failed": len(failed),
+        "failures": dict(kinds.most_common()),
+    }
 
 
 def figures(
@@ -216,6 +248,7 @@ def figures(
         "samples": config.samples,
         **answers.notes,
         "bill": bill,
+        "uncertain": uncertain(run),
         "teacher": {
             "name": backend.name,
             "identity": dict(backend.identity),
@@ -226,6 +259,16 @@ def figures(
         "stages": stages,
         "wall_s": sum(stage["wall_s"] for stage in stages),
         "peak_rss_mb": max((stage["peak_rss_mb"] for stage in stages), default=0.0),
+    }
+
+
+def uncertain(run: Run) -> dict[str, Any]:
+    """What the bill holds at its upper bound: requests that brought no whole reply."""
+    lost = [one for one in run.ledger.accounts() if one.role == ROLE and one.outcome == "lost"]
+    spent = run.budget.spent
+    return {
+        "requests": sum(one.requests for one in lost) + spent.unsettled_requests,
+        "cost_usd": sum(one.pico_usd for one in lost) / PICO + spent.unsettled_usd,
     }
 
 
@@ -244,6 +287,11 @@ def ask_calls(config: AskConfig) -> list[RoleCalls]:
 
 
 # -- small parts ---------------------------------------------------------------------------------
+
+
+def prompt_id_of(config: AskConfig, template: Template) -> str:
+    """What names the prompt in lineage."""
+    return content_hash([template.text, config.questions.system, config.teacher.api])
 
 
 def accepted(config: AskConfig, template: Template, refused: Counter[str]) -> Iterable[Item]:
@@ -282,7 +330,7 @@ def knowledge(
 ) -> Iterator[Knowledge]:
     """The distinct answers to one question, in the order in which they were drawn."""
     teacher = content_hash(backend.identity)
-    decoding = canonical_json(config.decoding.model_dump(mode="json"))
+    decoding = canonical_json(config.decoding.canonical())
     terms = {"terms": config.teacher.terms} if config.teacher.terms else {}
     same: dict[str, list[Answer]] = {}
     for one in answers:

@@ -334,7 +334,6 @@ def _third_party(kind: str) -> Open | None:
 
 def _openai(settings: TeacherSettings, seed: int) -> Backend:
     from symdistill.teachers.openai import OpenAIBackend
-    from symdistill.teachers.secrets import Key
 
     key = settings.key
     if key is None and settings.base_url is None:
@@ -343,7 +342,7 @@ def _openai(settings: TeacherSettings, seed: int) -> Backend:
         settings.model,
         model=settings.model.partition(":")[2],
         base_url=settings.base_url or OPENAI_URL,
-        key=None if key is None else Key(key),
+        key=key,
         api=settings.api,
         server=settings.server,
         revision=settings.revision,

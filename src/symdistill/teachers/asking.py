@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from symdistill.budget import Budget, BudgetSettings
+from symdistill.errors import RunError
 from symdistill.ledger import KEY_LENGTH, Ledger
 from symdistill.progress import Progress
 from symdistill.records import canonical_json
@@ -93,7 +94,7 @@ def ask(
         total,
     )
     progress = progress or Progress()
-    with progress.stage(label, total or 0, "answers") as stage:
+    with progress.stage(label, total or 0, "samples") as stage:
         work.run(stage, progress.say)
     yield from _read(ledger, every, keys)
 
@@ -106,8 +107,9 @@ class Keys:
     """
 
     def __init__(self, backend: Backend, decoding: Decoding) -> None:
+        self.decoding = decoding
         self._shared = {
-            "decoding": decoding.model_dump(mode="json"),
+            "decoding": decoding.canonical(),
             "model": dict(backend.identity),
         }
         self._head = canonical_json(self._shared)[:-1] + ',"prompt":'
@@ -127,7 +129,16 @@ class Keys:
         return {**self._shared, "prompt": one.prompt, "sample_index": index}
 
 
-def _read(ledger: Ledger, every: Callable[[], Iterable[Ask]], keys: Keys) -> Iterator[Any]:
+def so_far(
+    backend: Backend, asks: Callable[[], Iterable[Ask]], *, decoding: Decoding, ledger: Ledger
+) -> Iterator[Answer | Failed]:
+    """What the ledger holds of the asks, in their order; nothing is asked."""
+    return _read(ledger, asks, Keys(backend, decoding), whole=False)
+
+
+def _read(
+    ledger: Ledger, every: Callable[[], Iterable[Ask]], keys: Keys, *, whole: bool = True
+) -> Iterator[Answer | Failed]:
     """The second pass: answers and failures from the ledger, in the order of the asks."""
     for block in blocks(every()):
         named = [(one, keys.of(one)) for one in block]
@@ -149,5 +160,12 @@ def _read(ledger: Ledger, every: Callable[[], Iterable[Ask]], keys: Keys) -> Ite
                         logprobs=None if logprobs is None else tuple(logprobs),
                     )
                 else:
-                    why = failed[key]
+                    why = failed.get(key)
+                    if why is None and not whole:
+                        continue
+                    if why is None:
+                        raise RunError(
+                            "expected the same asks each time `asks` is called; got one that was "
+                            "not there before; make them from something that does not change"
+                        )
                     yield Failed(one, index, key, why.kind, why.reason, why.attempts)

@@ -9,6 +9,7 @@ lives in `asking`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -65,6 +66,15 @@ class Decoding(Settings):
 
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, where the teacher's `server` is said to know them."""
+
+    def canonical(self) -> dict[str, Any]:
+        """All of it as JSON values, with a schema as its text: the order of its properties is
+        the order in which they are written.
+        """
+        values = self.model_dump(mode="json")
+        if self.output is not None and self.output.json_schema is not None:
+            values["output"]["json_schema"] = json.dumps(self.output.json_schema)
+        return values
 
 
 class Price(Settings):
@@ -246,6 +256,14 @@ class Backend(Protocol):
 
     def tokens_bound(self, prompt: Prompt) -> int:
         """At most this many tokens will be billed for a prompt."""
+
+
+def output_bound(decoding: Decoding) -> int:
+    """An upper bound on the tokens of an output's form, which some servers put into the prompt."""
+    if decoding.output is None:
+        return 0
+    form = decoding.output.model_dump(mode="json", exclude_none=True)
+    return 2 * len(json.dumps(form, ensure_ascii=False).encode("utf-8", "replace")) + 64
 
 
 def bytes_bound(prompt: Prompt) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from symdistill.ledger import Ledger
-from symdistill.teachers.base import Ask
+from symdistill.teachers.base import Ask, output_bound
 from symdistill.teachers.batch import Batch, Request
 from symdistill.teachers.sending import _Job, blocks
 
@@ -40,6 +40,7 @@ class Lacking:
         self._every = every
         self._keys = keys
         self._ledger = ledger
+        self._output_bound = output_bound(keys.decoding)
         self._waiting: deque[_Job] = deque()  # to go before the fresh ones
         self._fresh = self._missing()
         self._asked: set[str] = set()  # keys under way since the last look into the ledger
@@ -68,7 +69,7 @@ class Lacking:
                     continue
                 batch, (_, samples, attempts) = noted.pop(key)
                 whole = Ask(one.prompt, one.item_id, samples, index)
-                bound = self._backend.tokens_bound(one.prompt)
+                bound = self._backend.tokens_bound(one.prompt) + self._output_bound
                 batch.jobs[key] = _Job(whole, self._keys.of(whole), index, bound, attempts)
                 batch.total += 1
                 self._asked.update(batch.jobs[key].keys)
@@ -139,6 +140,7 @@ class Lacking:
                     continue
                 if job:
                     yield job
-                job = _Job(one, [key], index, self._backend.tokens_bound(one.prompt))
+                bound = self._backend.tokens_bound(one.prompt) + self._output_bound
+                job = _Job(one, [key], index, bound)
             if job:
                 yield job

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 _SAMPLES: dict[Server, int] = {"openai": 16, "vllm": 16, "llamacpp": 1, "ollama": 1}
 
+_SECRET_WORDS = ("auth", "cookie", "credential", "key", "password", "secret", "token")
 RECENT = 1024  # replies that are told apart
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -63,6 +64,7 @@ def base_url_of(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname or " " in url.strip():
@@ -87,10 +89,9 @@ def check_headers(headers: Mapping[str, str]) -> None:
     Raises:
         InputError: one is.
     """
-    for name in headers:
-        if name.lower() in ("authorization", "proxy-authorization", "cookie") or (
-            "key" in name.lower() or "token" in name.lower()
-        ):
+    for name, value in headers.items():
+        secret = any(word in name.lower() for word in _SECRET_WORDS)
+        if secret or value.strip().lower().startswith(("bearer ", "basic ", "sk-")):
             raise InputError(
                 f"expected extra_headers without keys; got {name!r}; name the key with "
                 "`key: env:NAME`, it is sent as `Authorization: Bearer ...`"
@@ -104,7 +105,8 @@ class OpenAIBackend:
         name: the teacher as the user wrote it.
         model: the model's name at the server.
         base_url: up to and without `/chat/completions`; most end in `/v1`.
-        key: None: the server asks for none.
+        key: the key, or where it is: then it is read when the server is first spoken to.
+            None: the server asks for none.
         api: `chat` answers messages, `completions` goes on with a text.
         server: what is behind the address; decides which further fields it takes.
         revision: of the model, as the user states it; enters request keys.
@@ -125,7 +127,7 @@ class OpenAIBackend:
         *,
         model: str,
         base_url: str,
-        key: Key | None = None,
+        key: Key | str | None = None,
         api: Api = "chat",
         server: Server = "openai",
         revision: str = "",
@@ -151,7 +153,8 @@ class OpenAIBackend:
         self.samples_per_request = samples_per_request or _SAMPLES[server]
         self.at_once: int | None = None
         self.notes: list[str] = []  # what the user should be told once
-        self._key = key
+        self._key_source = key if isinstance(key, str) else None
+        self._key = None if isinstance(key, str) else key
         self._api: Api = api
         self._server: Server = server
         self._timeout_s = timeout_s
@@ -160,7 +163,8 @@ class OpenAIBackend:
         self._headers = dict(extra_headers or {})
         self._tokens_field = "max_tokens"
         self._fields: tuple[Decoding, str, dict[str, Any]] | None = None  # of the last decoding
-        self._recent: dict[int, tuple[Prompt, list[Prompt]]] = {}  # replies, and whose they were
+        # Replies, and whose they were: prompt and first sample.
+        self._recent: dict[int, tuple[tuple[Prompt, int], list[tuple[Prompt, int]]]] = {}
         self._repeats = 0  # replies that were the same for several prompts, asked again or not
         self._session: aiohttp.ClientSession | None = None
         self._proxy = _proxy_for(self.base_url)
@@ -329,7 +333,7 @@ class OpenAIBackend:
             except NotThere as error:
                 raise InputError(f"{error}{await self._what_is_there()}") from None
             else:
-                self._raise_if_stale(raw, prompt)
+                self._raise_if_stale(raw, (prompt, first_sample))
                 if len(got.replies) == 1 < asked:
                     self._ask_one_by_one(f"{self.base_url} gave 1 answer of {asked}")
                 return got
@@ -340,19 +344,19 @@ class OpenAIBackend:
         if session is not None:
             await session.close()
 
-    def _raise_if_stale(self, raw: bytes, prompt: Prompt) -> None:
+    def _raise_if_stale(self, raw: bytes, asked: tuple[Prompt, int]) -> None:
         """A proxy that has lost count hands one request's reply to another: the same bytes, id
         and all. A server whose every reply is the same (a mock) says so again when asked again.
         """
         if b'"id":' not in raw or self._repeats > 2:
             return
-        whose, accused = self._recent.setdefault(hash(raw), (prompt, []))
+        whose, accused = self._recent.setdefault(hash(raw), (asked, []))
         if len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
-        if whose == prompt:
+        if whose == asked:
             return
-        accused.append(prompt)
-        if accused.count(prompt) > 2:
+        accused.append(asked)
+        if accused.count(asked) > 2:
             self._repeats += 1
             return
         raise Again(
@@ -406,6 +410,8 @@ class OpenAIBackend:
 
             sent = {"Content-Type": "application/json", "Accept": "application/json"}
             sent |= {"User-Agent": "symdistill"} | self._headers
+            if self._key is None and self._key_source is not None:
+                self._key = Key(self._key_source)
             self._session = aiohttp.ClientSession(
                 headers=sent | (self._key.headers() if self._key is not None else {}),
                 cookie_jar=aiohttp.DummyCookieJar(),

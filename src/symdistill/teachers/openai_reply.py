@@ -308,6 +308,7 @@ class _Reader:
         self.decoding = decoding
         self.server = server
         self.tokenizer = tokenizer
+        self.thought = 0  # tokens that the server says went into thinking
 
     def replies(
         self, body: Any, headers: Mapping[str, str], samples: int, key: Key | None, at: str
@@ -315,6 +316,8 @@ class _Reader:
         usage = _dict(_dict(body).get("usage"))
         tokens_in, sure_in = self._tokens_in(_whole(usage, "prompt_tokens"))
         used = _whole(usage, "completion_tokens")
+        details = _dict(usage.get("completion_tokens_details"))
+        self.thought = _whole(details, "reasoning_tokens") or 0
         listed = _dict(body).get("choices")
         choices = [one for one in listed if _is_choice(one)] if isinstance(listed, list) else []
         if not choices:
@@ -475,7 +478,10 @@ class _Reader:
         `used` is of all choices that came, wanted or not, and includes what was thought.
         """
         least = float(sum(len(entries) for entries in logprobs if entries is not None))
-        if used is not None and used > choices * (self.decoding.max_new_tokens + _SLACK):
+        most = choices * (self.decoding.max_new_tokens + _SLACK)
+        if used is not None and most < used <= most + self.thought:
+            return _shares(used, [len(text) + 1 for text in texts]), True  # no limit to thinking
+        if used is not None and used > most:
             used = None
         if used is not None and choices == 1 and used >= max(least, bool(texts[0])):
             return [used], True

@@ -81,7 +81,9 @@ def place_of(source: str) -> tuple[Literal["env", "file"], str]:
         InputError: the source names none.
     """
     kind, _, place = source.partition(":")
-    if kind == "env" and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", place):
+    named = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", place)
+    # A key written here by mistake may look like a name, but not like one that is set.
+    if kind == "env" and named and (place.isupper() or place in os.environ):
         return "env", place
     if kind == "file" and place:
         return "file", place

@@ -28,7 +28,15 @@ from symdistill.budget import Budget, BudgetReached, Reservation
 from symdistill.config import Count, Seconds, Settings
 from symdistill.errors import RunError, SymdistillError
 from symdistill.ledger import Call, FailedCall, Ledger, LostCall
-from symdistill.teachers.base import Again, Ask, Backend, Decoding, NoAnswer, Replies
+from symdistill.teachers.base import (
+    Again,
+    Ask,
+    Backend,
+    Decoding,
+    NoAnswer,
+    Replies,
+    output_bound,
+)
 from symdistill.teachers.pacing import Pacer
 from symdistill.teachers.rows import Rows
 
@@ -42,6 +50,9 @@ SWITCH_S = 0.0005  # between two threads of the interpreter, while something is 
 GARBAGE_OBJECTS = 20_000  # between two looks for garbage, meanwhile
 TRIAL_TOKENS = 256  # of prompt, at most, in a trial of the decoding
 LONGEST_TRIP_S = 0.25  # a start that took longer did more than ask the server something
+WALL_S = 1.0  # between two looks at the time that is left
+MANY = 8  # requests that wait, or may be tried while the server answers nothing
+TROUBLE_S = 5.0  # without an answer, and with failures: then only a few are tried
 TELL_S = 0.2  # between two reports to progress
 FIRST_DELAY_S = 0.25  # before the second attempt; doubles, up to the next figure
 LONGEST_DELAY_S = 30.0
@@ -86,6 +97,7 @@ class _Job:
     first: int  # the first one's sample index
     bound_in: int  # tokens
     attempts: int = 0
+    answers_before: int = 0  # of any request, when this one was first sent
     charged: float = 0.0  # tokens, by the pacer
     reservation: Reservation | None = None
 
@@ -148,10 +160,12 @@ class Sending:
         self._open: set[str] = set()  # keys asked for since the last look into the ledger
         self._committed: list[str] = []
         self._excess = 1.0  # how far replies were above their bound: a server that counts its way
+        self._output_bound = output_bound(decoding)
         self._batch = _Batch()
         self._ready: deque[_Job] = deque()  # looked up, not sent yet
         self._most_open = 2 * settings.max_concurrency + 16  # in flight, or to be tried again
         self._trouble_since: float | None = None  # refused or out of reach, and no answer since
+        self._answers = 0
         self._told = 0
         self._rates: deque[tuple[float, int]] = deque(maxlen=50)
 
@@ -161,20 +175,26 @@ class Sending:
         """Do the pass; returns when everything asked for is in the ledger."""
         thread = threading.Thread(target=self._in_thread, name="symdistill-ask", daemon=True)
         thread.start()
-        interrupts = 0
-        while not self._done.is_set():
-            try:
-                self._done.wait(TELL_S)  # not `join`, which Ctrl-C breaks in Python 3.11
-                self._tell(stage, say)
-            except KeyboardInterrupt:
-                interrupts += 1
-                if interrupts == 1:
-                    say(
-                        f"stopping: nothing more is sent; waiting for {self.in_flight} requests "
-                        "in flight (Ctrl-C again: stop now)"
-                    )
-                self._interrupt(hard=interrupts > 1)
-        thread.join()
+        interrupts = heard = 0
+        try:
+            while not self._done.is_set():
+                try:
+                    if interrupts > heard:
+                        heard = interrupts
+                        self._interrupt(hard=heard > 1)
+                        if heard == 1:
+                            say(
+                                "stopping: nothing more is sent; waiting for "
+                                f"{self.in_flight} requests in flight (Ctrl-C again: stop now)"
+                            )
+                    self._done.wait(TELL_S)  # not `join`, which Ctrl-C breaks in Python 3.11
+                    self._tell(stage, say)
+                except KeyboardInterrupt:
+                    interrupts += 1
+        finally:
+            if not self._done.is_set():  # whatever went wrong here, nothing is sent behind it
+                self._interrupt(hard=True)
+                self._done.wait(LONGEST_DELAY_S)
         self._tell(stage, say)
         if interrupts:
             raise KeyboardInterrupt
@@ -218,7 +238,8 @@ class Sending:
         self._rates.append((now, counts.tokens_out))
         (then, before), seconds = self._rates[0], now - self._rates[0][0]
         speed = (counts.tokens_out - before) / seconds if seconds > 0 and then else 0.0
-        spent = "price unknown" if counts.unpriced else f"{counts.cost_usd:.4f} USD"
+        unknown = counts.unpriced or self.backend.price is None
+        spent = "price unknown" if unknown else f"{counts.cost_usd:.4f} USD"
         if self.total is not None and counts.answered and counts.cost_usd:
             all_usd = counts.cost_usd / counts.answered * (self.total - counts.cached)
             spent += f" of about {all_usd:.4f}"
@@ -239,6 +260,8 @@ class Sending:
         if first is None:
             return  # everything is in the ledger: the backend is not even opened
         self._ready.extend(first)
+        if self._stopping is not None:  # Ctrl-C already
+            return
         try:
             begin = time.monotonic()
             await self.backend.start()
@@ -252,6 +275,11 @@ class Sending:
             try:
                 await self._check()
                 await self._send_all(jobs)
+            except Exception as error:  # what is in flight is paid for: it is waited for
+                self._error = self._error or error
+                self._halt("stopped")
+                while self.in_flight:
+                    await self._sleep(None)
             finally:
                 for task in self._tasks:
                     task.cancel()
@@ -259,18 +287,20 @@ class Sending:
                 committing.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await committing
-                self._batch.write(self.ledger)
-                self._settle(self._batch)
+                self._write_the_rest()
         finally:
             await self.backend.close()
         if self._error is not None:
             raise self._error
-        if self._stopping is not None and self._stopping != "stopped":
-            raise BudgetReached(await self._what_is_left(self._stopping, jobs))
+        if (why := self._why_stopped()) not in (None, "stopped"):
+            raise BudgetReached(await self._what_is_left(str(why), jobs))
+
+    def _why_stopped(self) -> str | None:
+        return self._stopping
 
     async def _check(self) -> None:
         """Have the backend try the decoding; where it is billed for that, it is in the ledger."""
-        most = (TRIAL_TOKENS, self.decoding.max_new_tokens)
+        most = (TRIAL_TOKENS + output_bound(self.decoding), self.decoding.max_new_tokens)
         tries = self.decoding.output is not None or self.decoding.top_logprobs is not None
         for attempt in itertools.count(1):
             room = None
@@ -278,20 +308,27 @@ class Sending:
                 room = self.budget.reserve(tokens=sum(most), usd=self.rows.cost_usd(*most))
                 if room is None:
                     self._halt(self.budget.reached() or "a trial of the decoding does not fit")
-                    return
+            if self._stopping is not None:
+                return
             try:
                 got = await self.backend.check(self.decoding)
             except Again as error:
                 if error.maybe_billed:
                     self._lose("check", f"a trial of the decoding: {error.reason}", *most, room)
                     room = None
-                if attempt == self.settings.max_attempts:
+                delay_s = self._delay_s(attempt, error)
+                self._raise_if_away(error)
+                servers = error.throttled or error.unreachable
+                if attempt >= self.settings.max_attempts and not servers:
                     raise RunError(
                         f"expected {self.backend.name} to answer a trial request; got, "
                         f"{attempt} times: {error.reason}; try again later: nothing was asked yet"
                     ) from None
-                await asyncio.sleep(self._delay_s(attempt, error))
+                due = time.monotonic() + delay_s
+                while self._stopping is None and time.monotonic() < due:
+                    await self._sleep(due - time.monotonic())
             else:
+                self._trouble_since = None
                 if got is not None:
                     tokens_out = sum(reply.tokens for reply in got.replies)
                     self._lose("check", "a trial of the decoding", got.tokens_in, tokens_out, room)
@@ -346,7 +383,7 @@ class Sending:
     def _requests(self, one: Ask, missing: Sequence[tuple[int, str]]) -> list[_Job]:
         """The missing samples of an ask, in as few requests as the backend allows."""
         jobs: list[_Job] = []
-        bound = self.backend.tokens_bound(one.prompt) if missing else 0
+        bound = self._bound_in(one) if missing else 0
         most = max(1, self.backend.samples_per_request)
         for index, key in missing:
             last = jobs[-1] if jobs else None
@@ -355,6 +392,10 @@ class Sending:
             else:
                 jobs.append(_Job(one, [key], index, bound))
         return jobs
+
+    def _bound_in(self, one: Ask) -> int:
+        """At most so many tokens are billed for the prompt and the form of the output."""
+        return self.backend.tokens_bound(one.prompt) + self._output_bound
 
     async def _send_all(self, jobs: AsyncIterator[list[_Job]]) -> None:
         """Have every job sent when its turn comes."""
@@ -385,7 +426,8 @@ class Sending:
                 if self.in_flight < self.pacer.limit or len(self._ready) < self.in_flight:
                     self._wake.set()  # there is room for more, or soon nothing left to fill it
         except BaseException as error:  # it ends the run, not one item
-            if not isinstance(error, asyncio.CancelledError):
+            cancelled = isinstance(error, asyncio.CancelledError)
+            if not (cancelled and (task := asyncio.current_task()) and task.cancelling()):
                 self._error = self._error or error
             self._halt("stopped")
         self._wake.set()
@@ -415,14 +457,19 @@ class Sending:
         return job, 0.0
 
     async def _sleep(self, seconds: float | None) -> None:
-        """Until something changes (perhaps it has already), or so many seconds have passed."""
+        """Until something changes (perhaps it has already), so many seconds or `WALL_S` passed."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            longest = WALL_S if seconds is None else min(seconds, WALL_S)
+            await asyncio.wait_for(self._wake.wait(), longest)
         self._wake.clear()
+        if self._stopping is None and self.budget.out_of_time:
+            self._halt(self.budget.reached() or "out of time")
 
     def _turn(self, job: _Job) -> float | None:
         """0: the job may go now, and is counted; else seconds to wait, None: until one ends."""
         if self.in_flight >= self.pacer.limit:
+            return None
+        if self._trouble_since is not None and self.in_flight >= MANY and self._in_trouble():
             return None
         tokens_in = math.ceil(job.bound_in * self._excess)
         tokens_out = math.ceil(self.decoding.max_new_tokens * len(job.keys) * self._excess)
@@ -438,6 +485,8 @@ class Sending:
                 return None
             return None if self.in_flight else COMMIT_S
         job.charged = charge
+        if not job.attempts:
+            job.answers_before = self._answers
         job.attempts += 1
         self.pacer.sent(charge)
         self.in_flight += 1
@@ -470,7 +519,7 @@ class Sending:
         """A whole reply: into the next commit, the rest of the samples asked for again."""
         replies = got.replies[: len(job.keys)]
         tokens_out = sum(reply.tokens for reply in replies)
-        self._trouble_since = None
+        self._answered()
         self.pacer.answered(
             wall_s,
             charged=job.charged,
@@ -493,6 +542,14 @@ class Sending:
             heapq.heappush(self._again, (0.0, next(self._order), rest))
         self._to_commit.set()
 
+    def _answered(self) -> None:
+        self._answers += 1
+        self._trouble_since = None
+
+    def _in_trouble(self) -> bool:
+        """Whether a few requests at once are enough to see that the server is back."""
+        return time.monotonic() - (self._trouble_since or math.inf) > TROUBLE_S
+
     def _try_again(self, job: _Job, error: Again) -> None:
         now = time.monotonic()
         if error.throttled:
@@ -503,41 +560,48 @@ class Sending:
             self._bill_bound(job, error.reason)
         else:
             self._let_go(job)
-        if error.throttled or error.unreachable:
-            self._trouble_since = self._trouble_since or now
-        waited = now - (self._trouble_since or now)
-        if waited > self.settings.outage:
-            self._error = self._error or RunError(
-                f"expected answers from {self.backend.name}; got none for {waited:.0f} s, and at "
-                f"last: {error.reason}; every answer so far is kept: run the same command again "
-                "when the server is back"
-            )
-            self._halt("stopped")
-            return
-        if error.throttled or error.unreachable:
-            job.attempts -= 1  # the server's trouble, not this request's
+        delay_s = self._delay_s(job.attempts, error)
+        # Where many wait and none was answered since this one was first sent, it is the server's
+        # trouble and not this request's.
+        many = self.in_flight + len(self._again) > MANY
+        nothing = many and self._answers == job.answers_before
+        if error.throttled or error.unreachable or nothing:
+            job.attempts -= 1
+            self._raise_if_away(error)
         elif job.attempts >= self.settings.max_attempts:
-            self._fail(
-                job,
-                NoAnswer("gave_up", f"{job.attempts} attempts failed; the last: {error.reason}"),
-                0.0,
-            )
+            why = f"{job.attempts} attempts failed; the last: {error.reason}"
+            self._fail(job, NoAnswer("gave_up", why), 0.0)
             return
         self.counts.retries += 1
-        due = now + self._delay_s(job.attempts, error)
-        heapq.heappush(self._again, (due, next(self._order), job))
+        heapq.heappush(self._again, (now + delay_s, next(self._order), job))
+
+    def _raise_if_away(self, error: Again) -> None:
+        """Stop where the server has answered nothing for too long, or will not before that."""
+        now = time.monotonic()
+        self._trouble_since = self._trouble_since or now
+        waited_s, outage_s = now - self._trouble_since, self.settings.outage
+        if waited_s <= outage_s and (error.after_s or 0.0) <= outage_s:
+            return
+        waits = f"; it asks to wait {error.after_s:.0f} s" if error.after_s else ""
+        raise RunError(
+            f"expected answers from {self.backend.name}; got none for {waited_s:.0f} s, and at "
+            f"last: {error.reason}{waits}; every answer so far is kept: run the same command "
+            "again when the server is back, or raise the teacher's `outage`"
+        )
 
     def _delay_s(self, attempts: int, error: Again) -> float:
         """Until the next attempt: what the server says, else longer each time; jittered."""
         if error.after_s is not None:
             return error.after_s * self._random.uniform(1.0, 1.1)
         longer = FIRST_DELAY_S * 2.0 ** max(0, attempts - 1)
+        if self._trouble_since is not None:  # so that a server out of reach is not hammered
+            longer = max(longer, (time.monotonic() - self._trouble_since) / 4)
         return min(LONGEST_DELAY_S, longer) * self._random.uniform(0.5, 1.5)
 
     def _fail(self, job: _Job, error: NoAnswer, wall_s: float) -> None:
         """An ask without an answer becomes a record with its reason."""
         if error.kind != "gave_up":
-            self._trouble_since = None
+            self._answered()
             self.pacer.answered(
                 wall_s,
                 charged=job.charged,
@@ -584,24 +648,42 @@ class Sending:
     # -- commits -------------------------------------------------------------------------------
 
     async def _commit_when_due(self) -> None:
+        """Group commits, on the loop's own thread.
+
+        A thread of their own would have to wait for the interpreter just when most replies come,
+        and what waits to be committed is what a kill would cost.
+        """
         while True:
             await self._to_commit.wait()
             await asyncio.sleep(COMMIT_S)
             self._to_commit.clear()
             batch, self._batch = self._batch, _Batch()
-            writing = asyncio.create_task(asyncio.to_thread(batch.write, self.ledger))
             try:
-                await asyncio.shield(writing)
-            except asyncio.CancelledError:
-                await writing  # a commit that has begun is ended
-                self._settle(batch)
-                raise
-            except SymdistillError as error:
+                batch.write(self.ledger)
+            except Exception as error:
                 self._error = self._error or error
                 self._batch = batch.followed_by(self._batch)  # once more, when all has stopped
                 self._halt("stopped")
                 return
             self._settle(batch)
+
+    def _write_the_rest(self) -> None:
+        """What came last, or could not be written before: all of it, or what can be."""
+        batch = self._batch
+        try:
+            batch.write(self.ledger)
+        except SymdistillError:
+            raise
+        except Exception as error:  # of one row, a reply that JSON cannot hold: not the others'
+            self._error = self._error or error
+            batch = _Batch(settle=batch.settle)
+            for call in self._batch.calls:
+                with contextlib.suppress(Exception):
+                    self.ledger.record([call])
+                    batch.calls.append(call)
+            self.ledger.record([], self._batch.failed, self._batch.lost)
+            batch.failed, batch.lost = self._batch.failed, self._batch.lost
+        self._settle(batch)
 
     def _settle(self, batch: _Batch) -> None:
         """What the ledger holds is spent, and no longer reserved."""
@@ -619,6 +701,14 @@ class Sending:
                 counts.cost_usd += one.cost_usd
         self._wake.set()
 
+    def _mean_cost_usd(self, done: int) -> float | None:
+        """Of a sample: of this pass, or of the run so far; None where there is none to go by."""
+        if done:
+            return self.counts.cost_usd / done
+        bill = self.ledger.totals(self.rows.role)
+        calls, cost = (bill["calls"] or 0) + (bill["failed"] or 0), bill["cost_usd"]
+        return cost / calls if calls and cost is not None else None
+
     async def _what_is_left(self, why: str, jobs: AsyncIterator[list[_Job]]) -> str:
         """Words for a run that its budget ended: what is kept, what is left, what it would cost."""
         waiting = [job for _, _, job in self._again] + list(self._ready)
@@ -629,10 +719,10 @@ class Sending:
         done = counts.answered + counts.failed
         if counts.unpriced or self.backend.price is None:
             cost = "at an unknown price"
-        elif done:
-            cost = f"for about {counts.cost_usd / done * left:.4g} USD, as the others went"
+        elif each := self._mean_cost_usd(done):
+            cost = f"for about {each * left:.4g} USD, as the others went"
         else:
-            cost = "and none was asked for yet"
+            cost = "at a cost that no other tells yet"
         return (
             f"the budget is reached ({why}); {done} samples were asked for now, "
             f"{counts.cached} were in the ledger, and all are kept; {left} more to ask for, "
@@ -645,7 +735,8 @@ def _tuned() -> Iterator[None]:
     """The interpreter set for many small requests, and as it was again afterwards.
 
     The loop's thread gives the interpreter away with every packet that it sends; the thread that
-    writes the ledger would keep it for 5 ms then, which costs a sixth of the requests per second.
+    looks into the ledger would keep it for 5 ms then, which costs a tenth of the requests per
+    second.
     Looking for garbage after every 700 new objects costs a tenth.
     """
     switch_s, garbage = sys.getswitchinterval(), gc.get_threshold()

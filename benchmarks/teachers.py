@@ -316,7 +316,7 @@ def budget(sizes: Sizes, folder: Path) -> tuple[Figures, Any]:
         "budget_stopped": len(stopped),
         "budget_share_used": statistics.mean(row["share"] for row in stopped) if stopped else None,
     }
-    return figures, rows
+    return figures, [row for row in rows if row["violated"]]
 
 
 def _trial(dice: random.Random, path: Path) -> Figures:

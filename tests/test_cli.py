@@ -20,6 +20,7 @@ from symdistill.config import load_config
 from symdistill.errors import InputError, RunError
 from symdistill.ledger import Ledger, LostCall
 from symdistill.recipes import recipe
+from symdistill.run import locked
 
 pytestmark = pytest.mark.unit
 
@@ -387,6 +388,41 @@ def test_questions_are_asked_estimated_and_shown(symdistill_: Command, questions
     more = symdistill_("estimate", "mine.yaml", "--set", "samples=3", "--set", "budget.requests=3")
     assert "6: 2 are in the ledger" in more.out and "2 of 3 spent" in more.out
     assert symdistill_("report", "runs/mine").code == 0
+
+
+def test_a_run_goes_on_from_its_own_file_wherever_it_lies(
+    symdistill_: Command, questions: Path
+) -> None:
+    assert symdistill_("run", "mine.yaml").code == 0
+    moved = Path("elsewhere/renamed")
+    moved.parent.mkdir()
+    Path("runs/mine").rename(moved)
+    assert "requests     0" in symdistill_("estimate", str(moved / "config.yaml")).out
+    assert symdistill_("run", str(moved / "config.yaml")).code == 0
+    assert not Path("runs/mine").exists()
+    assert symdistill_("run", str(moved / "config.yaml"), "--name", "other").code == 0
+    assert Path("runs/other/ledger.sqlite").is_file()
+
+
+def test_a_run_at_work_is_not_folded(symdistill_: Command, questions: Path) -> None:
+    assert symdistill_("run", "mine.yaml").code == 0
+    with locked(Path("runs/mine")):
+        assert "another process is working" in one_sentence(symdistill_("fold", "runs/mine"), 1)
+    assert symdistill_("fold", "runs/mine").code == 0
+
+
+def test_a_run_of_which_every_sample_failed_ends_with_1(
+    symdistill_: Command, questions: Path
+) -> None:
+    Path("said.csv").write_text("prompt,answer\nanother,thing\n")
+    ended = symdistill_("run", "mine.yaml", "--set", "teacher.model=recorded:said.csv")
+    assert ended.code == 1 and "every sample failed (not_recorded" in ended.err
+    assert Path("runs/mine/tables/failures.parquet").is_file()
+
+
+def test_a_prompt_that_names_no_column_is_told(symdistill_: Command, questions: Path) -> None:
+    ended = symdistill_("run", "mine.yaml", "--set", "questions.prompt=hello")
+    assert ended.code == 0 and "write {text} where the question goes" in ended.out
 
 
 def test_the_recipe_ask_needs_no_torch(tmp_path: Path, questions: Path) -> None:

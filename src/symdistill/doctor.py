@@ -24,6 +24,7 @@ LOCAL = (
     "datasketch",
     "sacrebleu",
 )
+SERVERS = {"aiohttp": "http", "xllamacpp": "llamacpp"}  # what teachers behind HTTP need, by extra
 NEEDED_GB = 3.0  # the converted model, and two students with their checkpoints
 
 
@@ -55,16 +56,17 @@ def examine() -> list[Check]:
         ),
     ]
     checks += [_package(name) for name in LOCAL]
+    checks += [_package(name, extra) for name, extra in SERVERS.items()]
     checks += [_embedded(key) for key in EMBEDDED]
     checks.append(_cache())
     return checks
 
 
-def _package(name: str) -> Check:
+def _package(name: str, extra: str = "local") -> Check:
     try:
         return Check(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, "not installed", "pip install 'symdistill[local]'")
+        return Check(name, False, "not installed", f"pip install 'symdistill[{extra}]'")
 
 
 def _embedded(key: str) -> Check:

@@ -225,6 +225,9 @@ def test_a_budget_stops_the_run_and_more_goes_on(
     with pytest.raises(BudgetReached, match=r"requests: 2 of 2.*more to ask for") as reached:
         run_recipe(settings(budget={"requests": 2}), run)
     assert reached.value.exit_code == 3
+    so_far = read_records(run / "tables" / "knowledge.parquet", Knowledge)
+    assert sum(len(line.lineage) for line in so_far) == 6  # what was paid for can be read
+    assert "green" in "\n".join(str(part) for part in history(run, so_far[0].id).renderables)
     metrics = run_recipe(settings(budget={"requests": 4}), run)
     assert teacher.requests == 2 and metrics["answers"] == 12
 

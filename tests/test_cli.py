@@ -531,3 +531,12 @@ def test_doctor_says_that_the_cache_cannot_be_written(
     monkeypatch.setenv("SYMDISTILL_CACHE", str(tmp_path / "file"))
     (cache,) = [check for check in doctor.examine() if check.what == "cache"]
     assert not cache.ok and "SYMDISTILL_CACHE" in cache.advice
+
+
+def test_a_command_to_copy_is_on_one_line_however_long(
+    symdistill_: Command, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_myself", lambda: "/a/long/place/" * 20 + "symdistill")
+    ended = symdistill_("run", "mine.yaml")
+    (line,) = (line for line in ended.out.splitlines() if line.endswith("--set samples=2"))
+    assert line.strip().startswith("/a/long/place/") and "runs/mine/config.yaml" in line

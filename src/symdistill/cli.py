@@ -135,7 +135,8 @@ def run(
     except KeyboardInterrupt:
         _fail("stopped; what is done is kept: the same command goes on from here", 130)
     commands = _next_commands(settings, metrics, target)
-    out.print(summary(metrics, report=target / "report.html", next_commands=commands))
+    told = summary(metrics, report=target / "report.html", next_commands=commands)
+    out.print(told, crop=False)  # long commands stay whole
     if metrics.get("failed") and not metrics.get("answers"):
         kind, why = next(iter(metrics["failures"])), metrics["examples"]["failed"][0]["reason"]
         _fail(f"every sample failed ({kind}: {why}); mend that and add --retry-failed", 1)

@@ -257,7 +257,8 @@ def test_a_prompt_longer_than_the_context(tmp_path: Path, smollm2: Model) -> Non
     served = {"model": "llamacpp:embedded:smollm2", "llamacpp": {"context_tokens": 64, "slots": 2}}
     long = "Say it: {text}" + " and again" * 400
     write(tmp_path, teacher=served, questions={"prompt": long}, rows=2)
-    assert symdistill(tmp_path, "run", "ask.yaml").code == 0
+    done = symdistill(tmp_path, "run", "ask.yaml")
+    assert done.code == 1 and "every sample failed (context_overflow: " in done.said
     found = failures(tmp_path / "runs" / "ask")
     assert [one.kind for one in found] == ["context_overflow"] * 2
 

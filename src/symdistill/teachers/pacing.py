@@ -42,6 +42,7 @@ AT_ONCE = 4  # so few sent since the last pause: a refusal says that nothing was
 # limit is known, as it may count otherwise than we do.
 IN_VAIN, IN_VAIN_KNOWN = 7, 14
 CHANCE, LATELY = 0.2, 256  # where refusals may be chance: up to this share, of about so many
+CHANCE_AT_FIRST = 0.3  # before anything was answered
 A_DAY_S = 86_400.0
 SLOT_S, SLOTS = 5, 12  # the last minute, as it is remembered
 
@@ -194,9 +195,10 @@ class Pacer:
             after_s = retry_after(headers, self._wall_clock())
         self._lately_refused += 1
         least = AT_ONCE if self._in_vain else 0
-        if self._lately_refused < max(least, 2 + CHANCE * self._lately_sent) and self._by_chance(
-            now
-        ):
+        chance = 2 + CHANCE * self._lately_sent
+        if not self._latency.count:  # a server that refuses at once gets no more to refuse
+            chance = CHANCE_AT_FIRST * self._lately_sent
+        if self._lately_refused < max(least, chance) and self._by_chance(now):
             return
         if self._in_vain:
             self._streak = 0  # so many are refused that it is not by chance

@@ -199,6 +199,9 @@ class Pacer:
         if not self._latency.count:  # a server that refuses at once gets no more to refuse
             chance = CHANCE_AT_FIRST * self._lately_sent
         if self._lately_refused < max(least, chance) and self._by_chance(now):
+            if not self._latency.count:
+                self._resume = max(self._resume, now + 4 * self.round_trip_s)
+                self._since = 0
             return
         if self._in_vain:
             self._streak = 0  # so many are refused that it is not by chance

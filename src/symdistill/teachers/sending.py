@@ -49,7 +49,9 @@ COMMIT_S = 0.02  # replies wait at most this long for others to be committed wit
 SWITCH_S = 0.0005  # between two threads of the interpreter, while something is asked
 GARBAGE_OBJECTS = 20_000  # between two looks for garbage, meanwhile
 TRIAL_TOKENS = 256  # of prompt, at most, in a trial of the decoding
-LONGEST_TRIP_S = 0.25  # a start that took longer did more than ask the server something
+# A round trip, from how long the start took: at least what our own loop needs to hear a refusal;
+# a start that took longer than the most did more than ask the server something.
+SHORTEST_TRIP_S, LONGEST_TRIP_S = 0.012, 0.25
 WALL_S = 1.0  # between two looks at the time that is left
 MANY = 8  # requests that wait, or may be tried while the server answers nothing
 TROUBLE_S = 5.0  # without an answer, and with failures: then only a few are tried
@@ -269,7 +271,7 @@ class Sending:
                 most=min(self.settings.max_concurrency, self.backend.at_once or sys.maxsize),
                 rpm=self.settings.rpm,
                 tpm=self.settings.tpm,
-                round_trip_s=min(LONGEST_TRIP_S, time.monotonic() - begin),
+                round_trip_s=min(LONGEST_TRIP_S, max(SHORTEST_TRIP_S, time.monotonic() - begin)),
             )
             committing = asyncio.create_task(self._commit_when_due())
             try:

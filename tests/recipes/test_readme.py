@@ -206,9 +206,11 @@ def test_the_commands_of_its_first_run(place: Path, server: Running) -> None:
             symdistill(command, place)
     assert ran == ["estimate", "run", "show", "report", "run", "run", "fold"]
     assert metrics(run)["answers"] == 9 and not failures(run)
-    (again,) = re.findall(r"`(symdistill run runs/questions/config.yaml)`", TEACHERS)
+    (again,) = re.findall(r"`(symdistill run PLACE/questions/config.yaml)`", TEACHERS)
     before = server.stats()["requests"]
-    symdistill(again, place)
+    (place / "moved").mkdir()
+    run = run.rename(place / "moved" / "questions")
+    symdistill(again.replace("PLACE", "moved"), place)
     assert server.stats()["requests"] == before
     kept = (path for path in run.rglob("*") if path.is_file())
     assert not any(KEY.encode() in path.read_bytes() for path in kept)

@@ -50,7 +50,7 @@ def symdistill(place: Path, *command: str, **env: str) -> Done:
         env=environment(env),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)

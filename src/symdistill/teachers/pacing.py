@@ -200,8 +200,7 @@ class Pacer:
             chance = CHANCE_AT_FIRST * self._lately_sent
         if self._lately_refused < max(least, chance) and self._by_chance(now):
             if not self._latency.count:
-                self._resume = max(self._resume, now + 4 * self.round_trip_s)
-                self._since = 0
+                self._first, self._began = 0, now + 4 * self.round_trip_s  # start again, from few
             return
         if self._in_vain:
             self._streak = 0  # so many are refused that it is not by chance

@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from symdistill.errors import InputError
+from symdistill.pool import LabelWord
 from symdistill.records import normalise
 
-LabelWord = Literal["valid", "invalid", "unsure"]
 Split = Literal["train", "calibration", "test", "judge"]
 Source = Literal["raw", "written"]
 

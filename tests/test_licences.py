@@ -38,10 +38,11 @@ VENDORS = ("nvidia-", "cuda-")
 
 
 def run_time_closure() -> Iterator[Distribution]:
-    """Every installed distribution that `symdistill[local,http,llamacpp]` needs here."""
+    """Every installed distribution that `symdistill[local,http,llamacpp,label]` needs here."""
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["local"], *extras["http"], *extras["llamacpp"]]
+    of_a_run = ("local", "http", "llamacpp", "label")
+    lines = [*project["dependencies"], *(line for extra in of_a_run for line in extras[extra])]
     waiting = [(Requirement(line), "") for line in lines]
     seen: set[tuple[str, str]] = set()
     given: set[str] = set()

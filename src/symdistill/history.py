@@ -190,7 +190,7 @@ def _asked(label: str, prompt: Any) -> list[Text]:
 
 
 def _line(label: str, value: str, style: str = "") -> Text:
-    from symdistill.reporting.words import visible
+    from symdistill.visible import visible
 
     text = Text()
     if label:

@@ -14,6 +14,7 @@ from symdistill.errors import RunError
 from symdistill.reporting import read_metrics, words
 from symdistill.reporting.fields import Row, number, part, rows
 from symdistill.reporting.page_tables import flat
+from symdistill.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -53,7 +54,7 @@ def render(metrics: Row) -> str:
         loader=PackageLoader("symdistill", "recipes"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: words.visible(value) if type(value) is str else value,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -146,4 +147,4 @@ def _line(*said: tuple[str, str]) -> Text:
     """Plain text in pieces, each with its style."""
     from rich.text import Text
 
-    return Text.assemble(*((words.visible(text), style) for text, style in said))
+    return Text.assemble(*((visible(text), style) for text, style in said))

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from symdistill.errors import RunError
-from symdistill.reporting.words import visible
+from symdistill.visible import visible
 
 if TYPE_CHECKING:
     from markupsafe import Markup

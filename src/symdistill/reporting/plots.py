@@ -25,7 +25,8 @@ from symdistill.reporting.inline_svg import (
     drawing_style,
     inline_svg,
 )
-from symdistill.reporting.words import NOT_MEASURED, Say, amount, count, rate, visible
+from symdistill.reporting.words import NOT_MEASURED, Say, amount, count, rate
+from symdistill.visible import visible
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -2,7 +2,7 @@
 
 Takes the numbers and examples that the recipe wrote; gives a page with inline SVG and inline
 style, no scripts and nothing fetched, readable on a phone, on paper, in light and dark. Costs
-about two seconds. All text is escaped by jinja2 and shown by `words.visible`, so what a model
+about two seconds. All text is escaped by jinja2 and shown by `visible`, so what a model
 wrote can neither become markup nor turn the direction of the page's own text.
 
 The same metrics and the same matplotlib give the same bytes. It computes nothing beyond sums
@@ -22,6 +22,7 @@ from symdistill.errors import InputError, RunError
 from symdistill.reporting import page_charts, page_tables, words
 from symdistill.reporting.fields import Row, number, part, rows
 from symdistill.reporting.page_tables import flat
+from symdistill.visible import visible
 
 TEMPLATE = "report.html.j2"
 
@@ -108,7 +109,7 @@ def _finalize(value: Any) -> Any:
     if value is None:
         return words.NOT_MEASURED
     if isinstance(value, str) and not hasattr(value, "__html__"):
-        return words.visible(value)
+        return visible(value)
     return value
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from symdistill.reporting import words
 from symdistill.reporting.fields import Row, interval, number, part, rows
+from symdistill.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -99,7 +100,7 @@ def _examples(which: str, found: Sequence[Row]) -> list[Table | Text]:
     table.add_column(no_wrap=True)
     table.add_column()
     for one in found[:MAX_EXAMPLES]:
-        text = words.visible(str(one.get("text", "")))
+        text = visible(str(one.get("text", "")))
         if len(text) > MAX_CHARACTERS:
             text = text[: MAX_CHARACTERS - 1] + "…"
         said = [(text, "")]
@@ -113,4 +114,4 @@ def _line(*said: tuple[str, str]) -> Text:
     """Plain text in pieces, each with its style."""
     from rich.text import Text
 
-    return Text.assemble(*((words.visible(text), style) for text, style in said))
+    return Text.assemble(*((visible(text), style) for text, style in said))

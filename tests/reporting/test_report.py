@@ -26,8 +26,8 @@ from symdistill.reporting.words import (
     duration,
     rate,
     summary_sentence,
-    visible,
 )
+from symdistill.visible import visible
 
 pytestmark = pytest.mark.unit
 

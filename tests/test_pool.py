@@ -107,3 +107,15 @@ def test_words_for_labels() -> None:
         "unsure",
         None,
     ]
+
+
+def test_half_a_surrogate_pair_is_text_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": "a \\ud800 b"}\n')
+    (only,) = read_pool(path).lines
+    assert only.text == "a ? b"
+
+
+def test_no_spreadsheet_takes_an_id_for_a_number(tmp_path: Path) -> None:
+    pool = read_pool(table(tmp_path, [{"text": f"line {i}"} for i in range(50)]))
+    assert all(one.id[0].isalpha() for one in pool.lines)

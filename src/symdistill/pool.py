@@ -174,7 +174,7 @@ def _file_lines(
             continue
         found |= dict.fromkeys(row)
         cells = {
-            what: None if name is None or is_missing(row.get(name)) else row[name]
+            what: None if name is None or is_missing(row.get(name)) else _writable(row[name])
             for what, name in columns.items()
         }
         said = cells["text"]
@@ -196,13 +196,19 @@ def _file_lines(
         expect_columns(needed if count else [text_column], list(found), source)
 
 
+def _writable(value: Any) -> Any:
+    """Halves of surrogate pairs, which no file can hold, as question marks."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
 def _id(
     cells: Mapping[str, Any], column: str | None, seen: dict[str, int], number: int, source: Path
 ) -> str:
     if column is None:
         said = normalise(str(cells["text"]))
         asked = cells["question"]
-        id = content_hash(["line", said, None if asked is None else normalise(str(asked))])
+        # a letter in front, or a spreadsheet takes one id in a thousand for a number
+        id = f"x{content_hash(['line', said, None if asked is None else normalise(str(asked))])}"
         seen[id] = seen.get(id, 0) + 1
         return id if seen[id] == 1 else f"{id}-{seen[id]}"
     if cells["id"] is None:

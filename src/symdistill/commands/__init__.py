@@ -1,0 +1,1 @@
+"""What `symdistill COMMAND` does, one module for each command."""

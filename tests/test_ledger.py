@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from symdistill.errors import RunError
-from symdistill.ledger import Call, FailedCall, Ledger, LostCall, _json, pico, request_key
+from symdistill.ledger import Call, FailedCall, Ledger, LostCall, pico, request_key
+from symdistill.ledger.rows import as_json
 from symdistill.records import canonical_json
 
 pytestmark = pytest.mark.unit
@@ -222,7 +223,7 @@ def test_whatever_a_server_sends_is_stored(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 ))  # fmt: skip
 def test_json_is_the_canonical_json(value: Any) -> None:
-    assert _json(value) == canonical_json(value)
+    assert as_json(value) == canonical_json(value)
 
 
 OLD = """

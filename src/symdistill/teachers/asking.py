@@ -29,6 +29,8 @@ from symdistill.ledger import KEY_LENGTH, Ledger
 from symdistill.progress import Progress
 from symdistill.records import canonical_json
 from symdistill.teachers.base import Answer, Ask, Backend, Decoding, Failed
+from symdistill.teachers.missing import Missing
+from symdistill.teachers.rows import Rows
 from symdistill.teachers.sending import Asking, Sending, blocks
 
 _encode = json.JSONEncoder(
@@ -82,13 +84,10 @@ def ask(
     else:
         every, total = (lambda: asks), sum(one.samples for one in asks)
     work = Sending(
-        backend,
-        every,
-        keys,
-        decoding,
+        Missing(backend, every, keys, ledger),
+        Rows(backend, keys, decoding, role),
         ledger,
         budget or Budget(BudgetSettings(), None),
-        role,
         settings or Asking(),
         seed,
         total,

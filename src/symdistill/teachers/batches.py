@@ -19,9 +19,7 @@ a second process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
@@ -44,6 +42,7 @@ from symdistill.teachers.asking import Asks, Keys, _read
 from symdistill.teachers.base import Again, Answer, Decoding, Failed
 from symdistill.teachers.batch import Batch, Terms, queue_is_full
 from symdistill.teachers.batch_server import BatchServer
+from symdistill.teachers.first_pass import FirstPass
 from symdistill.teachers.lacking import NOTE, Lacking
 from symdistill.teachers.sending import TRIAL_TOKENS, _Job
 
@@ -117,8 +116,11 @@ def ask_in_batches(
     yield from _read(ledger, every, keys)
 
 
-class _Work:
-    """Have everything answered that the ledger does not hold, on an event loop in a thread."""
+class _Work(FirstPass):
+    """Have everything answered that the ledger does not hold, through batches."""
+
+    backend: OpenAIBackend
+    thread_name = "symdistill-batches"
 
     def __init__(
         self,
@@ -128,9 +130,9 @@ class _Work:
         budget: Budget,
         settings: Batching,
     ) -> None:
+        super().__init__(terms.backend)
         self.lacking = lacking
         self.terms = terms
-        self.backend = terms.backend
         self.server = BatchServer(terms.backend)
         self.ledger = ledger
         self.budget = budget
@@ -140,49 +142,23 @@ class _Work:
         self._most_requests = settings.requests_per_batch
         self._full = False  # no room for more before an open batch has ended
         self._tried = False  # the decoding, before the first batch is made
-        self._error: BaseException | None = None
-        self._interrupted = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
         self._moved = self._next_look = time.monotonic()
         self._trouble = ""
-        self._told = 0  # samples
 
     # -- the calling thread --------------------------------------------------------------------
 
     def run(self, stage: Stage, say: Callable[[str], None]) -> None:
         """Do the pass; returns when everything asked for is in the ledger."""
-        thread = threading.Thread(target=self._in_thread, name="symdistill-batches", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            try:
-                thread.join(0.2)
-                self._tell(stage, say)
-            except KeyboardInterrupt:
-                self._interrupted = True
-                if self._loop is not None and self._task is not None:
-                    with contextlib.suppress(RuntimeError):  # the loop has just ended
-                        self._loop.call_soon_threadsafe(self._task.cancel)
-        self._tell(stage, say)
-        if self._interrupted:
+        try:
+            super().run(stage, say)
+        except KeyboardInterrupt:
             if self.open:
                 say(f"stopped; {self._left_open()}")
-            raise KeyboardInterrupt
-        if self._error is not None:
-            raise self._error
+            raise
 
-    def _in_thread(self) -> None:
-        try:
-            asyncio.run(self._main())
-        except BaseException as error:  # told in the calling thread
-            self._error = error
-
-    def _tell(self, stage: Stage, say: Callable[[str], None]) -> None:
-        while self.backend.notes:
-            say(self.backend.notes.pop(0))
-        stage(self.lacking.done - self._told)
-        self._told = self.lacking.done
-        stage.note(self.line())
+    def done(self) -> int:
+        """How many samples the ledger holds, as far as it was looked at."""
+        return self.lacking.done
 
     def line(self) -> str:
         """Where the open batches stand, in words."""
@@ -206,8 +182,7 @@ class _Work:
     # -- the loop's thread ---------------------------------------------------------------------
 
     async def _main(self) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        if self._interrupted:
+        if self._stopping is not None:  # Ctrl-C already
             return
         self.open += self.lacking.noted(self._drop)
         if not self.open and not self.lacking:

@@ -15,11 +15,10 @@ import itertools
 import math
 import random
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -27,25 +26,23 @@ from pydantic import Field
 from symdistill.budget import Budget, BudgetReached, Reservation
 from symdistill.config import Count, Seconds, Settings
 from symdistill.errors import RunError, SymdistillError
-from symdistill.ledger import Call, FailedCall, Ledger, LostCall
+from symdistill.ledger import Ledger
 from symdistill.teachers.base import (
     Again,
     Ask,
-    Backend,
-    Decoding,
     NoAnswer,
     Replies,
     output_bound,
 )
+from symdistill.teachers.commits import COMMIT_S, Batch, Commits
+from symdistill.teachers.first_pass import FirstPass
 from symdistill.teachers.pacing import Pacer
 from symdistill.teachers.rows import Rows
 
 if TYPE_CHECKING:
-    from symdistill.progress import Stage
-    from symdistill.teachers.asking import Keys
+    from symdistill.teachers.missing import Missing
 
 BLOCK_ASKS = 250  # looked up in the ledger at once
-COMMIT_S = 0.02  # replies wait at most this long for others to be committed with
 SWITCH_S = 0.0005  # between two threads of the interpreter, while something is asked
 GARBAGE_OBJECTS = 20_000  # between two looks for garbage, meanwhile
 TRIAL_TOKENS = 256  # of prompt, at most, in a trial of the decoding
@@ -55,7 +52,6 @@ SHORTEST_TRIP_S, LONGEST_TRIP_S = 0.012, 0.25
 WALL_S = 1.0  # between two looks at the time that is left
 MANY = 8  # requests that wait, or may be tried while the server answers nothing
 TROUBLE_S = 5.0  # without an answer, and with failures: then only a few are tried
-TELL_S = 0.2  # between two reports to progress
 FIRST_DELAY_S = 0.25  # before the second attempt; doubles, up to the next figure
 LONGEST_DELAY_S = 30.0
 
@@ -86,10 +82,6 @@ def blocks(asks: Iterable[Ask]) -> Iterator[list[Ask]]:
         yield block
 
 
-_Known = tuple[list[tuple[Ask, list[str]]], set[str]]
-"""A block of asks, each with its keys; and those of all these keys that the ledger holds."""
-
-
 @dataclass(slots=True)
 class _Job:
     """One request: consecutive samples of an ask that the ledger does not hold."""
@@ -109,7 +101,6 @@ class Counts:
     """Where a pass over the asks stands; samples, tokens and USD of this pass only."""
 
     answered: int = 0
-    cached: int = 0
     failed: int = 0
     retries: int = 0
     requests: int = 0
@@ -118,121 +109,57 @@ class Counts:
     unpriced: int = 0
 
 
-class Sending:
-    """The first pass: have everything answered that the ledger does not hold.
-
-    It runs on an event loop in a thread of its own, so that it works below any other loop
-    (a notebook's, say) and the calling thread is free to hear Ctrl-C and to show progress.
-    """
+class Sending(FirstPass):
+    """The first pass: have everything answered that the ledger does not hold."""
 
     def __init__(
         self,
-        backend: Backend,
-        every: Callable[[], Iterable[Ask]],
-        keys: Keys,
-        decoding: Decoding,
+        missing: Missing,
+        rows: Rows,
         ledger: Ledger,
         budget: Budget,
-        role: str,
         settings: Asking,
         seed: int,
         total: int | None,
     ) -> None:
+        super().__init__(rows.backend)
         self.total = total
-        self.backend = backend
-        self.every = every
-        self.keys = keys
-        self.decoding = decoding
+        self.missing = missing
+        self.rows = rows
+        self.decoding = rows.decoding
         self.ledger = ledger
         self.budget = budget
-        self.rows = Rows(backend, keys, decoding, role)
         self.settings = settings
         self.counts = Counts()
         self.pacer = Pacer(most=settings.max_concurrency, rpm=settings.rpm, tpm=settings.tpm)
         self.in_flight = 0
-        self._done = threading.Event()
         self._random = random.Random(seed)
-        self._error: BaseException | None = None
-        self._stopping: str | None = None  # why nothing more is sent
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._main_task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._again: list[tuple[float, int, _Job]] = []  # a heap: not before, order, job
         self._order = itertools.count()
-        self._open: set[str] = set()  # keys asked for since the last look into the ledger
-        self._committed: list[str] = []
         self._excess = 1.0  # how far replies were above their bound: a server that counts its way
-        self._output_bound = output_bound(decoding)
-        self._batch = _Batch()
+        self._commits = Commits(ledger, self._settle, self._stop)
         self._ready: deque[_Job] = deque()  # looked up, not sent yet
         self._most_open = 2 * settings.max_concurrency + 16  # in flight, or to be tried again
         self._trouble_since: float | None = None  # refused or out of reach, and no answer since
         self._answers = 0
-        self._told = 0
         self._rates: deque[tuple[float, int]] = deque(maxlen=50)
 
     # -- the calling thread --------------------------------------------------------------------
 
-    def run(self, stage: Stage, say: Callable[[str], None]) -> None:
-        """Do the pass; returns when everything asked for is in the ledger."""
-        thread = threading.Thread(target=self._in_thread, name="symdistill-ask", daemon=True)
-        thread.start()
-        interrupts = heard = 0
-        try:
-            while not self._done.is_set():
-                try:
-                    if interrupts > heard:
-                        heard = interrupts
-                        self._interrupt(hard=heard > 1)
-                        if heard == 1:
-                            say(
-                                "stopping: nothing more is sent; waiting for "
-                                f"{self.in_flight} requests in flight (Ctrl-C again: stop now)"
-                            )
-                    self._done.wait(TELL_S)  # not `join`, which Ctrl-C breaks in Python 3.11
-                    self._tell(stage, say)
-                except KeyboardInterrupt:
-                    interrupts += 1
-        finally:
-            if not self._done.is_set():  # whatever went wrong here, nothing is sent behind it
-                self._interrupt(hard=True)
-                self._done.wait(LONGEST_DELAY_S)
-        self._tell(stage, say)
-        if interrupts:
-            raise KeyboardInterrupt
-        if self._error is not None:
-            raise self._error
+    def _hear(self, interrupts: int, say: Callable[[str], None]) -> None:
+        """At the first Ctrl-C what is in flight is waited for, at the second it is not."""
+        self._interrupt(hard=interrupts > 1)
+        if interrupts == 1:
+            say(
+                "stopping: nothing more is sent; waiting for "
+                f"{self.in_flight} requests in flight (Ctrl-C again: stop now)"
+            )
 
-    def _in_thread(self) -> None:
-        try:
-            with _tuned():
-                asyncio.run(self._main())
-        except asyncio.CancelledError:
-            pass  # a second Ctrl-C
-        except BaseException as error:  # told in the calling thread
-            self._error = error
-        finally:
-            self._done.set()
-
-    def _interrupt(self, *, hard: bool) -> None:
-        loop, task = self._loop, self._main_task
-        if loop is None or task is None:
-            self._stopping = "stopped"
-            return
-        with contextlib.suppress(RuntimeError):  # the loop has just ended
-            if hard:
-                loop.call_soon_threadsafe(task.cancel)
-            else:
-                loop.call_soon_threadsafe(self._halt, "stopped")
-
-    def _tell(self, stage: Stage, say: Callable[[str], None]) -> None:
-        """Tell progress where the pass stands."""
-        while self.backend.notes:
-            say(self.backend.notes.pop(0))
-        done = self.counts.answered + self.counts.cached + self.counts.failed
-        stage(done - self._told)
-        self._told = done
-        stage.note(self.line())
+    def done(self) -> int:
+        """How many samples are answered, were so before, or failed."""
+        return self.counts.answered + self.missing.cached + self.counts.failed
 
     def line(self) -> str:
         """Where the pass stands, in words."""
@@ -243,10 +170,10 @@ class Sending:
         unknown = counts.unpriced or self.backend.price is None
         spent = "price unknown" if unknown else f"{counts.cost_usd:.4f} USD"
         if self.total is not None and counts.answered and counts.cost_usd:
-            all_usd = counts.cost_usd / counts.answered * (self.total - counts.cached)
+            all_usd = counts.cost_usd / counts.answered * (self.total - self.missing.cached)
             spent += f" of about {all_usd:.4f}"
         return (
-            f"{counts.answered} answered, {counts.cached} cached, {counts.failed} failed, "
+            f"{counts.answered} answered, {self.missing.cached} cached, {counts.failed} failed, "
             f"{counts.retries} retries, {self.in_flight} in flight | {speed:.0f} tokens/s | "
             f"{spent} | up to {self.pacer.limit} at once: {self.pacer.why}"
         )
@@ -254,10 +181,11 @@ class Sending:
     # -- the loop's thread ---------------------------------------------------------------------
 
     async def _main(self) -> None:
-        self._loop, self._main_task = asyncio.get_running_loop(), asyncio.current_task()
-        self._wake = asyncio.Event()
-        self._to_commit = asyncio.Event()
-        jobs = self._jobs()
+        with _tuned():
+            await self._ask_all()
+
+    async def _ask_all(self) -> None:
+        jobs = self.missing.jobs()
         first = await anext(jobs, None)
         if first is None:
             return  # everything is in the ledger: the backend is not even opened
@@ -273,13 +201,12 @@ class Sending:
                 tpm=self.settings.tpm,
                 round_trip_s=min(LONGEST_TRIP_S, max(SHORTEST_TRIP_S, time.monotonic() - begin)),
             )
-            committing = asyncio.create_task(self._commit_when_due())
+            committing = asyncio.create_task(self._commits.when_due())
             try:
                 await self._check()
                 await self._send_all(jobs)
             except Exception as error:  # what is in flight is paid for: it is waited for
-                self._error = self._error or error
-                self._halt("stopped")
+                self._stop(error)
                 while self.in_flight:
                     await self._sleep(None)
             finally:
@@ -289,7 +216,7 @@ class Sending:
                 committing.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await committing
-                self._write_the_rest()
+                self._commits.write_the_rest()
         finally:
             await self.backend.close()
         if self._error is not None:
@@ -339,65 +266,6 @@ class Sending:
             finally:
                 if room is not None:
                     self.budget.release(room)
-
-    async def _jobs(self) -> AsyncIterator[list[_Job]]:
-        """The requests to make, in blocks: samples that the ledger does not hold, in order.
-
-        The next block is looked up while the last is being sent. A key stays in `_open` until a
-        lookup has begun after its commit, so none is asked for twice.
-        """
-        ahead: asyncio.Task[_Known | None] | None = None
-        left = blocks(self.every())
-
-        def look() -> asyncio.Task[_Known | None]:
-            self._open.difference_update(self._committed)
-            self._committed.clear()
-            return asyncio.create_task(asyncio.to_thread(self._look_up, left))
-
-        try:
-            ahead = look()
-            while (found := await ahead) is not None:
-                named, known = found
-                ready = []
-                for one, some in named:
-                    missing = [
-                        (index, key)
-                        for index, key in enumerate(some, one.first_sample)
-                        if key not in known and key not in self._open
-                    ]
-                    self.counts.cached += len(some) - len(missing)
-                    self._open.update(key for _, key in missing)
-                    ready += self._requests(one, missing)
-                ahead = look()
-                if ready:
-                    yield ready
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-
-    def _look_up(self, left: Iterator[list[Ask]]) -> _Known | None:
-        block = next(left, None)
-        if block is None:
-            return None
-        named = [(one, self.keys.of(one)) for one in block]
-        return named, self.ledger.known([key for _, some in named for key in some])
-
-    def _requests(self, one: Ask, missing: Sequence[tuple[int, str]]) -> list[_Job]:
-        """The missing samples of an ask, in as few requests as the backend allows."""
-        jobs: list[_Job] = []
-        bound = self._bound_in(one) if missing else 0
-        most = max(1, self.backend.samples_per_request)
-        for index, key in missing:
-            last = jobs[-1] if jobs else None
-            if last and last.first + len(last.keys) == index and len(last.keys) < most:
-                last.keys = [*last.keys, key]
-            else:
-                jobs.append(_Job(one, [key], index, bound))
-        return jobs
-
-    def _bound_in(self, one: Ask) -> int:
-        """At most so many tokens are billed for the prompt and the form of the output."""
-        return self.backend.tokens_bound(one.prompt) + self._output_bound
 
     async def _send_all(self, jobs: AsyncIterator[list[_Job]]) -> None:
         """Have every job sent when its turn comes."""
@@ -533,16 +401,17 @@ class Sending:
         if bound and got.tokens_in + tokens_out > bound * self._excess:
             self._excess = (got.tokens_in + tokens_out) / bound
         calls, failed = self.rows.kept(job, got, wall_s)
-        self._batch.calls += calls
-        self._batch.failed += failed
+        waiting = self._commits.waiting
+        waiting.calls += calls
+        waiting.failed += failed
         used = got.tokens_in + tokens_out
         cost = self.rows.cost_usd(got.tokens_in, tokens_out)
-        self._batch.settle.append((job.reservation, used, cost, list(job.keys[: len(replies)])))
+        waiting.settle.append((job.reservation, used, cost, list(job.keys[: len(replies)])))
         self.counts.tokens_out += tokens_out
         if len(replies) < len(job.keys):  # a server that ignores n, or has a smaller limit
             rest = _Job(job.ask, job.keys[len(replies) :], job.first + len(replies), job.bound_in)
             heapq.heappush(self._again, (0.0, next(self._order), rest))
-        self._to_commit.set()
+        self._commits.due.set()
 
     def _answered(self) -> None:
         self._answers += 1
@@ -613,9 +482,10 @@ class Sending:
             )
         used = error.tokens_in + error.tokens_out
         cost = self.rows.cost_usd(error.tokens_in, error.tokens_out) if used else 0.0
-        self._batch.failed += self.rows.failed(job, error, wall_s)
-        self._batch.settle.append((job.reservation, used, cost, list(job.keys)))
-        self._to_commit.set()
+        waiting = self._commits.waiting
+        waiting.failed += self.rows.failed(job, error, wall_s)
+        waiting.settle.append((job.reservation, used, cost, list(job.keys)))
+        self._commits.due.set()
 
     def _bill_bound(self, job: _Job, reason: str) -> None:
         """It may have been billed, and no whole reply came: it counts at its upper bound."""
@@ -631,10 +501,11 @@ class Sending:
         tokens_out: int,
         reservation: Reservation | None = None,
     ) -> None:
-        self._batch.lost.append(lost := self.rows.lost(key, reason, tokens_in, tokens_out))
+        waiting = self._commits.waiting
+        waiting.lost.append(lost := self.rows.lost(key, reason, tokens_in, tokens_out))
         if reservation is not None:
-            self._batch.settle.append((reservation, tokens_in + tokens_out, lost.cost_usd, []))
-        self._to_commit.set()
+            waiting.settle.append((reservation, tokens_in + tokens_out, lost.cost_usd, []))
+        self._commits.due.set()
 
     def _let_go(self, job: _Job) -> None:
         """It was not billed: its reservation is free again."""
@@ -642,57 +513,24 @@ class Sending:
             self.budget.release(job.reservation)
             job.reservation = None
 
+    def _stop(self, error: Exception) -> None:
+        """It ends the run, once what is in flight has come."""
+        self._error = self._error or error
+        self._halt("stopped")
+
     def _halt(self, why: str) -> None:
         """Send nothing more; what is in flight is waited for."""
-        self._stopping = self._stopping or why
+        super()._halt(why)
         self._wake.set()
 
-    # -- commits -------------------------------------------------------------------------------
+    # -- what is spent, and what is left -------------------------------------------------------
 
-    async def _commit_when_due(self) -> None:
-        """Group commits, on the loop's own thread.
-
-        A thread of their own would have to wait for the interpreter just when most replies come,
-        and what waits to be committed is what a kill would cost.
-        """
-        while True:
-            await self._to_commit.wait()
-            await asyncio.sleep(COMMIT_S)
-            self._to_commit.clear()
-            batch, self._batch = self._batch, _Batch()
-            try:
-                batch.write(self.ledger)
-            except Exception as error:
-                self._error = self._error or error
-                self._batch = batch.followed_by(self._batch)  # once more, when all has stopped
-                self._halt("stopped")
-                return
-            self._settle(batch)
-
-    def _write_the_rest(self) -> None:
-        """What came last, or could not be written before: all of it, or what can be."""
-        batch = self._batch
-        try:
-            batch.write(self.ledger)
-        except SymdistillError:
-            raise
-        except Exception as error:  # of one row, a reply that JSON cannot hold: not the others'
-            self._error = self._error or error
-            batch = _Batch(settle=batch.settle)
-            for call in self._batch.calls:
-                with contextlib.suppress(Exception):
-                    self.ledger.record([call])
-                    batch.calls.append(call)
-            self.ledger.record([], self._batch.failed, self._batch.lost)
-            batch.failed, batch.lost = self._batch.failed, self._batch.lost
-        self._settle(batch)
-
-    def _settle(self, batch: _Batch) -> None:
+    def _settle(self, batch: Batch) -> None:
         """What the ledger holds is spent, and no longer reserved."""
         for reservation, tokens, usd, keys in batch.settle:
             if reservation is not None:
                 self.budget.settle(reservation, tokens=tokens, usd=usd)
-            self._committed += keys
+            self.missing.committed += keys
         counts = self.counts
         counts.answered += len(batch.calls)
         counts.failed += len(batch.failed)
@@ -727,7 +565,7 @@ class Sending:
             cost = "at a cost that no other tells yet"
         return (
             f"the budget is reached ({why}); {done} samples were asked for now, "
-            f"{counts.cached} were in the ledger, and all are kept; {left} more to ask for, "
+            f"{self.missing.cached} were in the ledger, and all are kept; {left} more to ask for, "
             f"{cost}; raise the budget and run the same command to go on"
         )
 
@@ -750,30 +588,3 @@ def _tuned() -> Iterator[None]:
     finally:
         sys.setswitchinterval(switch_s)
         gc.set_threshold(*garbage)
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What waits for the next commit, and what is settled with the budget after it."""
-
-    calls: list[Call] = field(default_factory=list)
-    failed: list[FailedCall] = field(default_factory=list)
-    lost: list[LostCall] = field(default_factory=list)
-    settle: list[tuple[Reservation | None, int, float | None, Sequence[str]]] = field(
-        default_factory=list
-    )  # reservation, tokens, USD, keys
-
-    def rows(self) -> list[Call | FailedCall | LostCall]:
-        return [*self.calls, *self.failed, *self.lost]
-
-    def write(self, ledger: Ledger) -> None:
-        if self.calls or self.failed or self.lost:
-            ledger.record(self.calls, self.failed, self.lost)
-
-    def followed_by(self, other: _Batch) -> _Batch:
-        return _Batch(
-            self.calls + other.calls,
-            self.failed + other.failed,
-            self.lost + other.lost,
-            self.settle + other.settle,
-        )

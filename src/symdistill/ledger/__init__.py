@@ -22,216 +22,52 @@ whole); more than one writing process.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from symdistill.errors import RunError
-from symdistill.records import canonical_json, content_hash
+from symdistill.ledger.rows import (
+    KEY_LENGTH,
+    PICO,
+    Account,
+    Call,
+    FailedCall,
+    LostCall,
+    Session,
+    as_json,
+    joined,
+    pico,
+    request_key,
+    split,
+)
+from symdistill.ledger.schema import ADD_TO_ACCOUNT, VERSION, add, bring_up_to_date
 
-KEY_LENGTH = 32  # hexadecimal digits: a clash must not hand one request another's answer
+__all__ = [
+    "KEY_LENGTH",
+    "PICO",
+    "Account",
+    "Call",
+    "FailedCall",
+    "Ledger",
+    "LostCall",
+    "Session",
+    "pico",
+    "request_key",
+]
+
 LOCK_WAIT_S = 5.0  # for another program that writes the file
-PICO = 10**12  # money is added up in whole 1e-12 USD: exact, in any order
 
-_VERSION = 1  # of the tables below, as `PRAGMA user_version`; 0 had the request in every call
 _BLOCK = 500  # keys per query
 # More than SQLite's usual 4 MB and 2 MB: as keys are random, every batch touches pages everywhere,
 # and with room for them a batch costs about a fifth less.
 _FOLD_PAGES = 8000  # of 4 kB in the log before it is folded
 _CACHE_PAGES = 4000
-
-# `calls` has a rowid: with answers of 1 kB, a table ordered by its random keys is three times as
-# large and as slow.
-_SCHEMA = (
-    """CREATE TABLE requests (
-        id INTEGER PRIMARY KEY,
-        hash INTEGER NOT NULL UNIQUE,
-        request TEXT NOT NULL
-    )""",
-    """CREATE TABLE calls (
-        key TEXT NOT NULL PRIMARY KEY,
-        role TEXT NOT NULL,
-        model TEXT NOT NULL,
-        request_id INTEGER NOT NULL REFERENCES requests (id),
-        sample_index INTEGER,
-        requests INTEGER NOT NULL,
-        tokens_in INTEGER NOT NULL,
-        tokens_out INTEGER NOT NULL,
-        cost_usd REAL,
-        wall_s REAL NOT NULL,
-        recorded_at TEXT NOT NULL,
-        response TEXT NOT NULL
-    )""",
-    """CREATE TABLE failures (
-        key TEXT NOT NULL PRIMARY KEY,
-        role TEXT NOT NULL,
-        model TEXT NOT NULL,
-        request_id INTEGER NOT NULL REFERENCES requests (id),
-        sample_index INTEGER,
-        requests INTEGER NOT NULL,
-        tokens_in INTEGER NOT NULL,
-        tokens_out INTEGER NOT NULL,
-        cost_usd REAL,
-        wall_s REAL NOT NULL,
-        recorded_at TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        attempts INTEGER NOT NULL
-    )""",
-    """CREATE TABLE lost (
-        key TEXT NOT NULL,
-        role TEXT NOT NULL,
-        model TEXT NOT NULL,
-        requests INTEGER NOT NULL,
-        tokens_in INTEGER NOT NULL,
-        tokens_out INTEGER NOT NULL,
-        cost_usd REAL,
-        wall_s REAL NOT NULL,
-        recorded_at TEXT NOT NULL,
-        reason TEXT NOT NULL
-    )""",
-    """CREATE TABLE accounts (
-        role TEXT NOT NULL,
-        model TEXT NOT NULL,
-        outcome TEXT NOT NULL,
-        calls INTEGER NOT NULL,
-        requests INTEGER NOT NULL,
-        tokens_in INTEGER NOT NULL,
-        tokens_out INTEGER NOT NULL,
-        wall_s REAL NOT NULL,
-        pico_usd INTEGER NOT NULL,
-        unpriced INTEGER NOT NULL,
-        PRIMARY KEY (role, model, outcome)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE sessions (
-        id INTEGER PRIMARY KEY,
-        started_at TEXT NOT NULL,
-        wall_s REAL NOT NULL,
-        leased_requests INTEGER NOT NULL,
-        leased_tokens INTEGER NOT NULL,
-        leased_pico_usd INTEGER NOT NULL
-    )""",
-    """CREATE TABLE notes (
-        name TEXT NOT NULL PRIMARY KEY,
-        note TEXT NOT NULL
-    )""",
-    """CREATE TABLE IF NOT EXISTS stages (
-        step TEXT NOT NULL,
-        fingerprint TEXT NOT NULL,
-        round INTEGER NOT NULL,
-        stage TEXT NOT NULL,
-        wall_s REAL NOT NULL,
-        tokens INTEGER NOT NULL,
-        peak_rss_mb REAL NOT NULL,
-        recorded_at TEXT NOT NULL
-    )""",
-)
-
-_ADD_CALL = "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING"
-_ADD_FAILURE = (
-    "INSERT INTO failures VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING"
-)
-_ADD_LOST = "INSERT INTO lost VALUES (?,?,?,?,?,?,?,?,?,?)"
-_ADD_TO_ACCOUNT = (
-    "INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (role, model, outcome) "
-    "DO UPDATE SET calls = calls + excluded.calls, requests = requests + excluded.requests, "
-    "tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out, "
-    "wall_s = wall_s + excluded.wall_s, pico_usd = pico_usd + excluded.pico_usd, "
-    "unpriced = unpriced + excluded.unpriced"
-)
-
-
-def request_key(request: Mapping[str, Any]) -> str:
-    """The key of a request: a hash of everything that decides its answer."""
-    return content_hash(request, KEY_LENGTH)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One answered sample.
-
-    Where one request brought several samples, its first carries the request's `tokens_in`, its
-    seconds and its `requests`; the others have 0 there.
-    """
-
-    key: str
-    role: str  # "teacher", "critic", "judge" ...
-    model: str  # name as the user wrote it
-    request: Mapping[str, Any]  # canonical; its `sample_index` tells its samples apart
-    response: Mapping[str, Any]
-    tokens_in: int
-    tokens_out: int
-    wall_s: float  # in a batch, the call's share of it
-    cost_usd: float | None = None  # None: unknown
-    requests: int = 1  # sent requests that are counted here
-
-
-@dataclass(frozen=True, slots=True)
-class FailedCall:
-    """A sample that ended without an answer; what it was billed for, if anything, is known."""
-
-    key: str
-    role: str
-    model: str
-    request: Mapping[str, Any]
-    kind: str  # "context_overflow", "refused", "gave_up" ...
-    reason: str
-    attempts: int
-    tokens_in: int = 0
-    tokens_out: int = 0
-    wall_s: float = 0.0
-    cost_usd: float | None = 0.0
-    requests: int = 1  # 0 where all its attempts are counted as lost
-
-
-@dataclass(frozen=True, slots=True)
-class LostCall:
-    """A request that may have been billed and brought no answer; its figures are bounds."""
-
-    key: str
-    role: str
-    model: str
-    reason: str
-    tokens_in: int
-    tokens_out: int
-    cost_usd: float | None
-    wall_s: float = 0.0
-    requests: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What the calls of one role, model and outcome come to."""
-
-    role: str
-    model: str
-    outcome: Literal["answered", "failed", "lost"]
-    calls: int
-    requests: int
-    tokens_in: int
-    tokens_out: int
-    wall_s: float
-    pico_usd: int  # of the calls whose price is known, in 1e-12 USD
-    unpriced: int  # requests whose price is not known
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The work of one process on the run; what it leased bounds what it had in flight."""
-
-    id: int
-    started_at: str
-    wall_s: float
-    leased_requests: int
-    leased_tokens: int
-    leased_pico_usd: int
 
 
 class Ledger:
@@ -265,8 +101,8 @@ class Ledger:
                 db.execute(f"PRAGMA wal_autocheckpoint={_FOLD_PAGES}")
                 db.execute(f"PRAGMA cache_size={_CACHE_PAGES}")
             with self._writing() as db:  # who holds it is told now, before anything is paid for
-                if _version(self._db, path) < _VERSION:
-                    _bring_up_to_date(db)
+                if _version(self._db, path) < VERSION:
+                    bring_up_to_date(db)
         except RunError:
             self._db.close()
             raise
@@ -318,7 +154,7 @@ class Ledger:
             "WHERE NOT EXISTS (SELECT 1 FROM calls WHERE calls.key = f.key) AND f.key IN"
         )
         return {
-            key: FailedCall(key, role, model, _joined(request, index), *rest)
+            key: FailedCall(key, role, model, joined(request, index), *rest)
             for key, role, model, request, index, *rest in self._select(query, keys)
         }
 
@@ -338,13 +174,13 @@ class Ledger:
                 is kept.
         """
         now = _now()
-        answers = [(call, *_split(call.request), _json(call.response), now) for call in calls]
-        failures = [(call, *_split(call.request), now) for call in failed]
+        answers = [(call, *split(call.request), as_json(call.response), now) for call in calls]
+        failures = [(call, *split(call.request), now) for call in failed]
         gone = list(lost)
         if not (answers or failures or gone):
             return
         with self._writing() as db:
-            _add(db, answers, failures, gone, now)
+            add(db, answers, failures, gone, now)
 
     def forget_failures(self, role: str | None = None) -> int:
         """Forget which calls failed, so that they are made again; what they cost becomes lost.
@@ -364,7 +200,7 @@ class Ledger:
             )
             failed = f"FROM accounts WHERE outcome = 'failed' AND {ours}"
             sums = db.execute(f"SELECT * {failed}", (role,)).fetchall()
-            db.executemany(_ADD_TO_ACCOUNT, [(*one[:2], "lost", *one[3:]) for one in sums])
+            db.executemany(ADD_TO_ACCOUNT, [(*one[:2], "lost", *one[3:]) for one in sums])
             db.execute(f"DELETE {failed}", (role,))
             return db.execute(f"DELETE FROM failures WHERE {ours}", (role,)).rowcount
 
@@ -381,7 +217,7 @@ class Ledger:
             return None
         found = dict(zip([column[0] for column in cursor.description], row, strict=True))
         del found["request_id"]
-        found["request"] = _joined(found["request"], found.pop("sample_index"))
+        found["request"] = joined(found["request"], found.pop("sample_index"))
         found["response"] = json.loads(found["response"])
         return found
 
@@ -433,7 +269,7 @@ class Ledger:
 
         What is `reserved` in it, if anything, is held by the budget of every later process.
         """
-        row = (name, _json(note))
+        row = (name, as_json(note))
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO notes VALUES (?,?)", row)
 
@@ -521,82 +357,6 @@ class Ledger:
                 raise
 
 
-def pico(usd: float) -> int:
-    """An amount in whole 1e-12 USD."""
-    return round(usd * PICO)
-
-
-def _add(
-    db: sqlite3.Connection,
-    answers: Iterable[tuple[Call, int, str, int | None, str, str]],
-    failures: Iterable[tuple[FailedCall, int, str, int | None, str]],
-    lost: list[LostCall],
-    now: str,
-) -> None:
-    """Insert calls and add them to the accounts; a repeat of a key is lost."""
-    sums: dict[tuple[str, str, str], list[Any]] = {}
-    ids: dict[int, int] = {}
-    add_request = "INSERT INTO requests (hash, request) VALUES (?,?) ON CONFLICT (hash) DO NOTHING"
-
-    def count(outcome: str, call: Call | FailedCall | LostCall) -> None:
-        one = sums.setdefault((call.role, call.model, outcome), [0, 0, 0, 0, 0.0, 0, 0])
-        one[0] += 1
-        one[1] += call.requests
-        one[2] += call.tokens_in
-        one[3] += call.tokens_out
-        one[4] += call.wall_s
-        if call.cost_usd is None:
-            one[6] += call.requests
-        else:
-            one[5] += pico(call.cost_usd)
-
-    def request_id(mark: int, request: str) -> int:
-        if mark not in ids:
-            added = db.execute(add_request, (mark, request))
-            if added.rowcount:
-                ids[mark] = int(added.lastrowid or 0)
-            else:
-                found = db.execute("SELECT id FROM requests WHERE hash = ?", (mark,))
-                ids[mark] = int(found.fetchone()[0])
-        return ids[mark]
-
-    def sizes(call: Call | FailedCall | LostCall) -> tuple[Any, ...]:
-        return call.requests, call.tokens_in, call.tokens_out, call.cost_usd, call.wall_s
-
-    for answer, mark, request, index, response, at in answers:
-        what = (answer.key, answer.role, answer.model, request_id(mark, request), index)
-        if db.execute(_ADD_CALL, (*what, *sizes(answer), at, response)).rowcount:
-            count("answered", answer)
-        else:
-            lost.append(_repeat(answer))
-    for failure, mark, request, index, at in failures:
-        what = (failure.key, failure.role, failure.model, request_id(mark, request), index)
-        why = (failure.kind, _storable_text(failure.reason), failure.attempts)
-        if db.execute(_ADD_FAILURE, (*what, *sizes(failure), at, *why)).rowcount:
-            count("failed", failure)
-        else:
-            lost.append(_repeat(failure))
-    for gone in lost:
-        who = (gone.key, gone.role, gone.model)
-        db.execute(_ADD_LOST, (*who, *sizes(gone), now, _storable_text(gone.reason)))
-        count("lost", gone)
-    db.executemany(_ADD_TO_ACCOUNT, [(*which, *one) for which, one in sums.items()])
-
-
-def _repeat(call: Call | FailedCall) -> LostCall:
-    return LostCall(
-        key=call.key,
-        role=call.role,
-        model=call.model,
-        reason="asked for twice; the first outcome stays",
-        tokens_in=call.tokens_in,
-        tokens_out=call.tokens_out,
-        cost_usd=call.cost_usd,
-        wall_s=call.wall_s,
-        requests=call.requests,
-    )
-
-
 def _sum(accounts: Iterable[Account]) -> dict[str, float | None]:
     every = list(accounts)
     calls = {"answered": 0, "failed": 0, "lost": 0}
@@ -615,68 +375,8 @@ def _sum(accounts: Iterable[Account]) -> dict[str, float | None]:
     }
 
 
-# -- what is stored as text -----------------------------------------------------------------
-
-# canonical_json without its look at every value; the same text for plain dicts and lists
-_encode: Callable[[Any], str] = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-).encode
-
-
-def _json(value: Any) -> str:
-    """JSON text that SQLite takes, whatever a server sent: NaN as null, half characters escaped."""
-    try:
-        text = _encode(value)
-        text.encode("utf-8")
-        return text
-    except (TypeError, ValueError):
-        plain = _finite(value)
-        try:
-            text = canonical_json(plain)
-            text.encode("utf-8")
-            return text
-        except UnicodeEncodeError:
-            return json.dumps(plain, sort_keys=True, separators=(",", ":"))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return value
-
-
-def _storable_text(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _split(request: Mapping[str, Any]) -> tuple[int, str, int | None]:
-    """What the samples of a request share, with its hash; and which of them this is."""
-    index = request.get("sample_index")
-    if type(index) is int:
-        request = {key: value for key, value in request.items() if key != "sample_index"}
-    else:
-        index = None
-    text = _json(request)
-    mark = hashlib.sha256(text.encode("utf-8")).digest()[:8]
-    return int.from_bytes(mark, "big", signed=True), text, index
-
-
-def _joined(request: str, sample_index: int | None) -> dict[str, Any]:
-    joined: dict[str, Any] = json.loads(request)
-    if sample_index is not None:
-        joined["sample_index"] = sample_index
-    return joined
-
-
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-# -- the file -------------------------------------------------------------------------------
 
 
 def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
@@ -690,37 +390,12 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
     except sqlite3.Error as error:
         raise _told(path, error) from error
-    if version > _VERSION:
+    if version > VERSION:
         raise RunError(
-            f"expected a ledger of version {_VERSION} or earlier at {path}; got version {version}; "
+            f"expected a ledger of version {VERSION} or earlier at {path}; got version {version}; "
             "a later symdistill wrote it: update symdistill"
         )
     return version
-
-
-def _bring_up_to_date(db: sqlite3.Connection) -> None:
-    """Make the tables, within a transaction; calls of version 0 are taken over."""
-    if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
-        return  # another process was quicker
-    old = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'calls'").fetchone()
-    if old:
-        db.execute("ALTER TABLE calls RENAME TO old_calls")
-    for table in _SCHEMA:
-        db.execute(table)
-    if old:
-        rows = db.execute(
-            "SELECT key, role, model, request, response, tokens_in, tokens_out, wall_s, cost_usd, "
-            "recorded_at FROM old_calls ORDER BY recorded_at, key"
-        )
-        while some := rows.fetchmany(_BLOCK):
-            calls = [
-                (Call(key, role, model, json.loads(request), {}, *rest), response, at)
-                for key, role, model, request, response, *rest, at in some
-            ]
-            answers = [(call, *_split(call.request), response, at) for call, response, at in calls]
-            _add(db, answers, [], [], "")
-        db.execute("DROP TABLE old_calls")
-    db.execute(f"PRAGMA user_version={_VERSION}")
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
@@ -732,12 +407,12 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
         with contextlib.suppress(sqlite3.Error):
             db = _connect(f"file:{place}?{way}", uri=True)
             db.execute("SELECT 1 FROM calls LIMIT 1").fetchone()
-            if _version(db, path) == _VERSION:
+            if _version(db, path) == VERSION:
                 return db
             copy = _connect(":memory:")
             db.backup(copy)
             db.close()
-            _bring_up_to_date(copy)
+            bring_up_to_date(copy)
             return copy
     raise RunError(
         f"expected a whole ledger at {path}; it is missing or damaged, or lies with an unfinished "

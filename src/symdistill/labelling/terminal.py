@@ -21,9 +21,9 @@ KEYS: Mapping[str, str] = {"v": "valid", "i": "invalid", "u": "unsure"}
 COMPARE_KEYS: Mapping[str, str] = {
     "1": "first",
     "2": "second",
-    "b": "both",
-    "n": "neither",
-    "u": "unsure",
+    "3": "both",
+    "4": "neither",
+    "5": "unsure",
 }
 _COMMANDS: Mapping[str, str] = {"z": "undo", "#": "note", "?": "instructions", "q": "quit"}
 
@@ -63,7 +63,7 @@ def label_in_terminal(
         while found := store.next(draw_id, annotator):
             shown, again = found
             done, total = store.progress(draw_id, annotator)
-            say(_page(shown, f"{done + 1:,} of {total:,}" + (", shown again" if again else "")))
+            say(_page(shown, f"{done + 1:,} of {total:,}"))  # a repeat is not told
             started = time.monotonic()
             said, note = _asked(words, reading, say, instructions)
             if said == "quit":

@@ -8,6 +8,7 @@ never as markup, control characters made visible.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from symdistill.errors import InputError
 from symdistill.ledger import Ledger
+from symdistill.pool import withdrawn_ids
 
 
 def history(run: Path, id_: str) -> Group:
@@ -26,16 +28,63 @@ def history(run: Path, id_: str) -> Group:
     """
     import duckdb
 
+    db = duckdb.connect()
+    name, id = _find(db, run, id_, ("knowledge", "failures"))
+    ledger = Ledger(run / "ledger.sqlite", read_only=True)
+    try:
+        tell = _line_history if name == "knowledge" else _failure_history
+        return Group(*tell(db, run, id, ledger))
+    finally:
+        ledger.close()
+
+
+def find_line(run: Path, id_: str) -> tuple[str, str]:
+    """The id and the text of a run's line, by its id or the beginning of it.
+
+    Raises:
+        InputError: no run there, no such line, or several that begin so.
+    """
+    import duckdb
+
+    db = duckdb.connect()
+    _, id = _find(db, run, id_, ("knowledge",))
+    ((text,),) = _rows(db, run / "tables", "knowledge", "SELECT text FROM {} WHERE id = ?", id)
+    return id, text
+
+
+def students_trained_on(run: Path, id: str) -> list[Path]:
+    """The folders of the run's students that were trained on a line, the oldest first."""
+    import duckdb
+
+    return _students(duckdb.connect(), run, id)
+
+
+def newest_run() -> Path:
+    """The run under runs/ that was worked on last.
+
+    Raises:
+        InputError: there is none.
+    """
+    runs = [path.parent for path in Path("runs").glob("*/config.yaml")]
+    if not runs:
+        raise InputError(
+            "expected a run under runs/; there is none here; give --run FOLDER or make one with "
+            "`symdistill run demo`"
+        )
+    return max(runs, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
+
+
+def _find(db: Any, run: Path, id_: str, names: Sequence[str]) -> tuple[str, str]:
+    """The table and the id of what an id, or the beginning of one, means."""
     tables = run / "tables"
     if not (tables / "knowledge.parquet").is_file():
         raise InputError(
             f"expected a finished run at {run}; it has no tables yet; run it first, or give "
             "--run FOLDER"
         )
-    db = duckdb.connect()
     found = [
         (name, id)
-        for name in ("knowledge", "failures")
+        for name in names
         for (id,) in _rows(
             db, tables, name, "SELECT id FROM {} WHERE starts_with(id, ?) ORDER BY id LIMIT 3", id_
         )
@@ -50,13 +99,7 @@ def history(run: Path, id_: str) -> Group:
             f"expected one line; several ids begin with {id_!r} (such as {found[0][1]} and "
             f"{found[1][1]}); give more digits"
         )
-    ((name, id),) = found
-    ledger = Ledger(run / "ledger.sqlite", read_only=True)
-    try:
-        tell = _line_history if name == "knowledge" else _failure_history
-        return Group(*tell(db, run, id, ledger))
-    finally:
-        ledger.close()
+    return found[0]
 
 
 def _rows(db: Any, tables: Path, name: str, query: str, value: str) -> list[tuple[Any, ...]]:
@@ -76,39 +119,42 @@ def _line_history(db: Any, run: Path, id: str, ledger: Ledger) -> list[Text]:
     query = "SELECT item_id, text, fields, lineage FROM {} WHERE id = ?"
     ((item_id, text, fields, lineage),) = _rows(db, tables, "knowledge", query, id)
     parts = [_line("", text, "bold"), _line("id", id), *_item(db, tables, item_id)]
+    if (why := withdrawn_ids(run).get(id)) is not None:
+        parts.append(_line("withdrawn", why, "bold"))
     parts += _fields(json.loads(fields))
-    verdicts = _rows(
-        db,
-        tables,
-        "verdicts",
+    query = (
         "SELECT judge, score, status, reason, round FROM {} WHERE knowledge_id = ? "
-        "ORDER BY round, judge",
-        id,
+        "ORDER BY round, judge"
     )
+    verdicts = [
+        row for name in ("verdicts", "review") for row in _rows(db, tables, name, query, id)
+    ]
     if verdicts:
         parts.append(Text("\njudged", "bold"))
     for judge, score, status, reason, round_ in verdicts:
         said = status if score is None else f"{score:.3f}"
         if judge == "selection":
             said = "kept" if score else "refused"
+        elif judge == "screen":
+            said = "for review"
         parts.append(_line(f"  round {round_}  {judge}", f"{said}  {reason}".rstrip()))
     for occasion in lineage:
         parts += _occasion(occasion, ledger.call(occasion["request_key"]))
     if (tables / "views.parquet").is_file():
-        parts.append(_line("\nstudents trained on it", _students(db, run, id)))
+        students = ", ".join(f"students/{one.name}" for one in _students(db, run, id))
+        parts.append(_line("\nstudents trained on it", students or "none"))
     return parts
 
 
-def _students(db: Any, run: Path, id: str) -> str:
-    """Which students were trained on a line."""
+def _students(db: Any, run: Path, id: str) -> list[Path]:
     query = "SELECT DISTINCT round FROM {} WHERE list_contains(knowledge_ids, ?) ORDER BY round"
     trained = _rows(db, run / "tables", "views", query, id)
-    students = sorted(
-        int(path.name)
+    students = [
+        path
         for path in (run / "students").glob("*")
         if path.name.isdigit() and any(int(path.name) > kept for (kept,) in trained)
-    )
-    return ", ".join(f"students/{number}" for number in students) or "none"
+    ]
+    return sorted(students, key=lambda path: int(path.name))
 
 
 def _failure_history(db: Any, run: Path, id: str, ledger: Ledger) -> list[Text]:

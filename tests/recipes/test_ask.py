@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from symdistill import recipes
 from symdistill.budget import Budget, BudgetReached, BudgetSettings
@@ -18,7 +19,7 @@ from symdistill.progress import Progress
 from symdistill.recipes import ask as recipe_of_ask
 from symdistill.recipes import run_recipe, summary
 from symdistill.recipes.ask import AskConfig
-from symdistill.records import Failure, Item, Knowledge, content_hash
+from symdistill.records import Failure, Item, Knowledge, Verdict, content_hash
 from symdistill.tables import read_records
 from symdistill.teachers.base import NoAnswer, Price, Prompt
 from symdistill.teachers.scripted import Script, ScriptedBackend
@@ -335,3 +336,36 @@ def test_the_report_is_written_again_from_the_metrics(
     page = (run / "report.html").read_bytes()
     (run / "report.html").unlink()
     assert recipes.write_report(run).read_bytes() == page
+
+
+# -- for review ----------------------------------------------------------------------------------
+
+
+def an_address(prompt: Prompt, sample: int) -> str:
+    return f"{said(prompt)}: write to <i>a{sample}@b.net</i>." if "owl" in said(prompt) else "No."
+
+
+def test_answers_to_look_at_are_marked_and_kept(
+    tmp_path: Path, teacher: Teacher, settings: Make
+) -> None:
+    teacher.script = an_address
+    metrics = run_recipe(settings(), tmp_path / "run")
+    lines = read_records(tmp_path / "run" / "tables" / "knowledge.parquet", Knowledge)
+    marked = read_records(tmp_path / "run" / "tables" / "review.parquet", Verdict)
+    assert [one.knowledge_id for one in marked] == [x.id for x in lines if "@" in x.text]
+    assert marked[0].reason == "e-mail address: “a0@b.net”"
+    assert metrics["review"]["rules"] == {"e-mail address": 3}
+    assert (metrics["review"]["screened"], metrics["review"]["marked"]) == (len(lines), 3)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "For review" in page and "e-mail address: “a0@b.net”" in page and "<i>a0" not in page
+
+    settings_off = settings(screen=None)
+    metrics = run_recipe(settings_off, tmp_path / "run", accept_changes=True)
+    assert metrics["review"] is None and teacher.requests == 0
+    assert read_records(tmp_path / "run" / "tables" / "review.parquet", Verdict) == []
+    assert "For review" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_recipe_that_keeps_everything_cannot_refuse(settings: Make) -> None:
+    with pytest.raises(ValidationError, match=r"expected screen\.action: mark"):
+        settings(screen={"action": "refuse"})

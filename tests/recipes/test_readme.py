@@ -108,6 +108,8 @@ def test_its_commands_work_one_after_another(drawn: DrawnWorld, tmp_path: Path) 
     for command in (one for one in commands(README) if one.startswith("symdistill ")):
         if "questions" in command or command.endswith(" ask"):
             continue  # the next test
+        if "lines.csv" in command:
+            continue  # test_newcomer.py
         verb = command.split()[1]
         ran.append(verb)
         if verb == "doctor":

@@ -125,7 +125,6 @@ def example_metrics() -> dict[str, Any]:
             "recipe": "i2d2",
             "seed": 7,
             "finished": True,
-            "certified": False,
             "models": {
                 "teacher": {
                     "name": "embedded:smollm2",
@@ -152,6 +151,25 @@ def example_metrics() -> dict[str, Any]:
                 "auc_interval": [0.7, 0.81],
                 "cut": 0.5,
                 "labels": {"train": 950, "test": 180},
+            },
+            "review": {
+                "screened": 396,
+                "marked": 2,
+                "rules": {"stereotype": 1, "e-mail address": 1, "doubt": 1},
+                "lines": [
+                    {
+                        "id": "a1b2c3d4e5f60718",
+                        "text": f"Foxes are sly {HOSTILE}",
+                        "reason": "stereotype: “sly <b>foxes</b>” | doubt: the critic's score",
+                        "round": 1,
+                    },
+                    {
+                        "id": "0718a1b2c3d4e5f6",
+                        "text": f"Write to a@b.net {TURNED}",
+                        "reason": "e-mail address: “a@b.net”",
+                        "round": 2,
+                    },
+                ],
             },
             "rounds": [_round(place) for place in range(3)],
             "examples": {

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.reporting.example_metrics import HOSTILE, KEPT, TURNED, example_metrics
 
 from symdistill.errors import InputError, RunError
-from symdistill.reporting import console_summary, write_report
+from symdistill.reporting import console_summary, read_metrics, write_report
 from symdistill.reporting.plots import Bar, Series, bars_chart, rounds_chart
 from symdistill.reporting.report import render
 from symdistill.reporting.words import (
@@ -561,3 +561,59 @@ def test_the_summary_shows_at_most_ten_examples_and_bounds_their_length() -> Non
 def test_the_summary_of_what_was_not_measured() -> None:
     text = _printed(_without({**example_metrics(), "finished": False}))
     assert "NOT FINISHED" in text and "not measured" in text and "0.00" not in text
+
+
+# -- for review ----------------------------------------------------------------------------------
+
+
+def test_marked_lines_are_listed_with_their_reasons(page: Page) -> None:
+    said = page.words
+    assert "Marked for review: 2 of 396 lines" in said
+    assert "stereotype: “sly <b>foxes</b>”" in said
+    assert "a1b2c3d4e5f60718" in said and "tables/review.parquet" in said
+    assert "symdistill withdraw ID" in said
+
+
+def test_nothing_marked_and_nothing_screened_are_told_apart() -> None:
+    metrics = example_metrics()
+    metrics["review"] = {"screened": 396, "marked": 0, "rules": {}, "lines": []}
+    said = Page(render(metrics)).words
+    assert "Marked for review: 0 of 396 lines" in said and "Nothing was screened" not in said
+    for nothing in (None, {}):
+        metrics["review"] = nothing
+        assert "Nothing was screened" in Page(render(metrics)).words
+    del metrics["review"]  # a run of an earlier version
+    assert "Nothing was screened" in Page(render(metrics)).words
+
+
+def test_the_summary_counts_what_waits_for_review() -> None:
+    metrics = example_metrics()
+    assert "2 of 396 lines are marked for review" in _printed(metrics)
+    metrics["review"]["marked"] = 0
+    assert "for review" not in _printed(metrics)
+
+
+# -- certificates -------------------------------------------------------------------------------
+
+
+def test_a_certificates_sentence_is_printed_in_full_and_a_void_one_says_why(run: Path) -> None:
+    holds = "Of these 412 frozen lines (hash abc), at least 90 % would be marked valid <by> ann."
+    folder = run / "certificates"
+    folder.mkdir()
+    for name, sentence, voided in (("a", "Of 9 lines ...", {"why": "a line was withdrawn"}),
+                                   ("b", holds, None)):  # fmt: skip
+        row = {"certified": True, "sentence": sentence, "voided": voided, "made_at": name}
+        (folder / f"{name}.json").write_text(json.dumps(row), encoding="utf-8")
+    (folder / "c.json").write_text(json.dumps({"certified": False}), encoding="utf-8")
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert f"Certified. {holds}" in page.words and f"Certified: {holds}" in page.words
+    assert "NOT CERTIFIED" not in page.words and "not certified" not in page.words
+    assert "is void: a line was withdrawn. It said: Of 9 lines ..." in page.words
+    assert read_metrics(run)["certified"] is True
+
+
+def test_a_broken_certificate_is_named(run: Path) -> None:
+    (run / "certificates").mkdir()
+    (run / "certificates" / "a.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected a certificate at .*a\.json"):
+        write_report(run)

@@ -171,6 +171,10 @@ def certify(
     )
     found = [_with_earlier(one, pool.home) for one in found]
     paths = [write_certificate(pool.home, one) for one in found]
+    if (pool.home / "metrics.json").is_file():
+        from symdistill.recipes import write_report
+
+        write_report(pool.home)  # it says what is certified
     _note_ties(ranked, found, notes)
     certified = any(one.certified for one in found)
     if not certified and len(labels) == frozen.looks[-1]:

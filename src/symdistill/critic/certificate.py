@@ -38,7 +38,7 @@ from symdistill.critic.fixed_sequence import (
     walk_cuts,
 )
 from symdistill.errors import InputError, RunError
-from symdistill.pool import LabelWord, Line
+from symdistill.pool import LabelWord, Line, Pool
 
 __all__ = [
     "Certificate",
@@ -458,6 +458,13 @@ def read_certificates(home: Path) -> list[tuple[Path, Certificate]]:
             )
         found.append((path, certificate))
     return sorted(found, key=lambda one: (one[1].made_at, one[0].name))
+
+
+def void_outdated(pool: Pool) -> None:
+    """Void the certificates of a pool that has changed since it was frozen."""
+    for path, one in read_certificates(pool.home):
+        if one.certified and one.voided is None and one.pool_hash != pool.hash:
+            void(path, f"the lines of {pool.source.name} are not those that were frozen")
 
 
 def void(path: Path, why: str) -> None:

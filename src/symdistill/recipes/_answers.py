@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from symdistill.errors import RunError
 from symdistill.reporting import read_metrics, words
 from symdistill.reporting.fields import Row, number, part, rows
-from symdistill.reporting.page_tables import flat
+from symdistill.reporting.page_tables import flat, review_lines
 from symdistill.visible import visible
 
 if TYPE_CHECKING:
@@ -63,9 +63,12 @@ def render(metrics: Row) -> str:
     return environment.get_template(TEMPLATE).render(
         name=str(metrics.get("name")),
         seed=metrics.get("seed"),
+        certificates=words.certificate_sentences(metrics),
         figures=figures(metrics),
         failures=counts(part(metrics, "failures")),
         refused=counts(part(metrics, "refused")),
+        review=counts(part(part(metrics, "review"), "rules")),
+        review_lines=review_lines(part(metrics, "review")),
         kept=rows(examples, "kept"),
         failed=rows(examples, "failed"),
         groups={
@@ -118,6 +121,8 @@ def console_summary(
     told += [(f"Failed: {kind}", said) for kind, said in counts(part(metrics, "failures"))]
     parts: list[Any] = [_line(("Run ", ""), (str(metrics.get("name")), "bold"), (": finished", ""))]
     parts += [_line((f"{label:<28}", "dim"), (said, "")) for label, said in told]
+    if review := words.review_sentence(metrics):
+        parts.append(_line((review, "yellow")))
     for title, which, key in (("answers", "kept", "text"), ("failures", "failed", "reason")):
         some = rows(part(metrics, "examples"), which)[:SHOWN]
         if not some:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from symdistill.evaluation.rounds import round_metrics
 from symdistill.recipes._judging import Critic, Judge
 from symdistill.records import Item, Knowledge, Verdict, View, content_hash, merge_repeats
 from symdistill.run import Run, Stored
-from symdistill.selection import Candidate
+from symdistill.selection import Candidate, ScreenedLine, review_figures
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Round:
             for line in self.lines.records
         ]
 
+    def screened(self, lines: Iterable[Knowledge]) -> list[ScreenedLine]:
+        """Lines of this round as the screen sees them."""
+        scores = self.scores(self.critic.name)
+        return [ScreenedLine(line.id, line.text, scores[line.id]) for line in lines]
+
     def summary(self) -> str:
         """One line for people."""
         return f"round {self.number}: {len(self.lines.records)} written, {len(self.kept)} kept"
@@ -70,6 +75,7 @@ def publish(
     rounds: Sequence[Round],
     judge: Judge | None,
     views: Sequence[View],
+    review: Stored[Verdict] | None,
     *,
     function_words: Sequence[str],
     seed: int,
@@ -82,6 +88,7 @@ def publish(
         rounds: what was written, judged and decided, in order.
         judge: the second opinion, if there was one.
         views: every kept line as a training row.
+        review: the screen's marks on kept lines; None: nothing was screened.
         function_words: words that do not count as content.
         seed: for the intervals.
     """
@@ -92,6 +99,7 @@ def publish(
     said = [v for one in rounds for v in [*one.verdicts.records, *one.decisions.records]]
     run.publish("verdicts", Verdict, said)
     run.publish("views", View, views)
+    run.publish("review", Verdict, review.records if review else [])
 
     first = rounds[0].critic
     stages = run.stages()
@@ -130,6 +138,7 @@ def publish(
         "critics": list(critics.values()),
         "judge": dict(judge.report) if judge else None,
         "rounds": measured,
+        "review": review_of(rounds, review.records) if review else None,
         "examples": examples(rounds, judge_name, {item.id: item for item in asked.records}),
         "wall_s": sum(stage["wall_s"] for stage in stages),
         "peak_rss_mb": max((stage["peak_rss_mb"] for stage in stages), default=0.0),
@@ -153,6 +162,12 @@ def precision_of(one: Round, seed: int) -> dict[str, Any]:
     return {
         "precision_estimate": found.estimate, "precision_interval": [found.low, found.high],
     }  # fmt: skip
+
+
+def review_of(rounds: Sequence[Round], marked: Sequence[Verdict]) -> dict[str, Any]:
+    """How many kept lines were marked for review, why, and the first of them."""
+    texts = {line.id: line.text for one in rounds for line in one.kept}
+    return review_figures(marked, screened=sum(len(one.kept) for one in rounds), texts=texts)
 
 
 def examples(

@@ -8,8 +8,9 @@ https://aclanthology.org/2022.naacl-main.341/). This is that step alone, for any
                                 |
                                 +-> failures, each with its reason
 
-Leaves the tables items, knowledge (one line per distinct answer to a question) and failures. All
-is streamed: memory does not grow with the number of questions or answers.
+Leaves the tables items, knowledge (one line per distinct answer to a question), failures and
+review (the answers that a person should look at). All is streamed: memory does not grow with the
+number of questions or answers.
 
 What it does not do: judge, select or train.
 """
@@ -38,11 +39,13 @@ from symdistill.records import (
     Item,
     Knowledge,
     Lineage,
+    Verdict,
     canonical_json,
     content_hash,
     normalise,
 )
 from symdistill.run import Run, StoredFolder
+from symdistill.selection import Screen, ScreenedLine, ScreenSettings, review_figures
 from symdistill.sources.concepts import Rejected
 from symdistill.sources.forms import everyday_jsonl
 from symdistill.sources.questions import Template, draw, read_questions
@@ -94,6 +97,15 @@ class AskConfig(Config):
     form: Form = "statement"
     """What an answer is: statement, triple, rationale, rule, label, spans or pair."""
 
+    screen: ScreenSettings | None = ScreenSettings()
+    """null: no answer is marked for review."""
+
+    @model_validator(mode="after")
+    def _refuses_nothing(self) -> AskConfig:
+        if self.screen is not None and self.screen.action == "refuse":
+            raise ValueError("expected screen.action: mark, as this recipe keeps every answer")
+        return self
+
     @model_validator(mode="after")
     def _has_place_for_the_system_message(self) -> AskConfig:
         if self.questions.system is not None and self.teacher.api == "completions":
@@ -105,16 +117,22 @@ def ask(run: Run, config: AskConfig) -> dict[str, Any]:
     """Run the recipe in an open run folder; gives what is written to metrics.json."""
     backend = open_backend(config.teacher, seed=config.seed)  # a wrong name is told at once
     template = Template(config.questions.prompt)
+    screen = Screen(config.screen) if config.screen else None
     questions = read_items(run, config, template)
     answers = ask_all(run, config, template, backend, questions)
+    review = mark(run, answers, screen)
     tables = run.folder / "tables"
     for table in (
         questions.folder / "items.parquet",
         answers.folder / "knowledge.parquet",
         answers.folder / "failures.parquet",
+        review.folder / "review.parquet",
     ):
         publish(table, tables)
-    return figures(run, config, backend, questions, answers)
+    return {
+        **figures(run, config, backend, questions, answers),
+        "review": review.notes or None,
+    }
 
 
 # -- the stages, in the order in which they run --------------------------------------------------
@@ -233,6 +251,32 @@ def write_answers(
         "failed": len(failed),
         "failures": dict(kinds.most_common()),
     }
+
+
+def mark(run: Run, answers: StoredFolder, screen: Screen | None) -> StoredFolder:
+    """The answers that a person should look at, each with the reasons."""
+
+    def make(folder: Path) -> Mapping[str, Any]:
+        table = folder / "review.parquet"
+        if screen is None:
+            write_records(table, Verdict, [])
+            return {}
+        lines = iter_records(answers.folder / "knowledge.parquet", Knowledge)
+        texts: dict[str, str] = {}
+
+        def marked() -> Iterator[Verdict]:
+            for line in lines:
+                for word in screen.reviews([ScreenedLine(line.id, line.text)]):
+                    if len(texts) < EXAMPLES:
+                        texts[line.id] = line.text
+                    yield word
+
+        write_records(table, Verdict, marked())
+        return review_figures(
+            iter_records(table, Verdict), screened=answers.notes["distinct"], texts=texts
+        )
+
+    return run.folder_step("steps/review", make, stage="screen", answers=answers, screen=screen)
 
 
 def figures(

@@ -19,7 +19,9 @@ What we chose: another generator (any causal model; SmolLM2-135M by default) and
 beam search; prompts, word lists and concepts of our own; each round's student is trained from
 the untouched model on everything kept so far; and, against the drift towards lines that say
 little, a floor on specificity, a swap test and caps (`selection`). An independent judge of
-another architecture, trained on other labels, scores every line and decides nothing.
+another architecture, trained on other labels, scores every line and decides nothing. What is kept
+is screened for personal data and for what harms or demeans, and such lines are marked for review.
+A line that was withdrawn (`symdistill withdraw`) is never kept again.
 
 What it does not do yet: force related concepts into a line; beam decoding; certify what is kept.
 """
@@ -32,29 +34,21 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from symdistill.config import Config, Count, Settings
 from symdistill.constraints import Constraint, all_of, any_of, at_most, excludes
 from symdistill.errors import InputError
 from symdistill.evaluation.specificity import specificity
 from symdistill.models import Model, fingerprint, resolve, sha256_of
-from symdistill.recipes._judging import (
-    Critic,
-    CriticSettings,
-    IndependentJudgeSettings,
-    Judge,
-    features,
-    fit_critic,
-    fit_judge,
-)
+from symdistill.pool import withdrawn_ids
+from symdistill.recipes._i2d2_settings import ConstraintSettings, I2D2Config, PromptSettings
+from symdistill.recipes._judging import Critic, Judge, features, fit_critic, fit_judge
 from symdistill.recipes._rounds import Round, publish
 from symdistill.records import Item, Knowledge, Lineage, Verdict, View, content_hash, merge_repeats
 from symdistill.run import Run, Stored
-from symdistill.selection import SelectionSettings, select, specificity_floor
+from symdistill.selection import Screen, select, specificity_floor
 from symdistill.sources import (
     Prompt,
     PromptGrammar,
@@ -64,100 +58,18 @@ from symdistill.sources import (
     statement,
 )
 from symdistill.sources.forms import everyday_jsonl
-from symdistill.students import SFTSettings, TrainProgress, fine_tune
-from symdistill.teachers import LocalTeacher, SampleRequest, Sampling
+from symdistill.students import TrainProgress, fine_tune
+from symdistill.teachers import LocalTeacher, SampleRequest
 from symdistill.teachers.local import EXTEND_WORDS, decoding_settings, perplexity
 
-
-class ConceptSettings(Settings):
-    """What the generator is asked about."""
-
-    source: str = "everyday"
-    """"everyday" (the packaged list), a text file with one concept per line, a .jsonl or .parquet
-    file, or hf:NAME[:split] (a `datasets` id)."""
-
-    limit: Annotated[Count, Field(ge=1)] | None = None
-    """Take this many, drawn by the seed; null takes all."""
-
-    text_column: str = "text"
-    """The column that holds the concept, in files with columns."""
-
-
-class PromptSettings(Settings):
-    """How concepts become beginnings of statements."""
-
-    grammar: str = "everyday"
-    """"everyday" (the packaged patterns) or a YAML file like it."""
-
-    per_concept: Annotated[Count, Field(ge=1)] = 6
-    """Prompts kept per concept: those of lowest perplexity under the untouched model."""
-
-    samples: Annotated[Count, Field(ge=1)] = 2
-    """Continuations drawn per prompt and round."""
-
-
-class ConstraintSettings(Settings):
-    """What a continuation may not say; enforced exactly while decoding."""
-
-    enforce: bool = True
-    """false: plain sampling."""
-
-    max_function_words: Annotated[Count, Field(ge=0)] | None = 1
-    """At most this many words of the function-word list; null: no limit."""
-
-    function_words: str = "everyday"
-    """"everyday" (the packaged list) or a text file with one phrase per line."""
-
-    connectives: str | None = "everyday"
-    """Phrases that never occur: "everyday", a text file, or null for none."""
-
-    repeat_prompt: bool = False
-    """Whether the prompt's concept and relational phrase may come again."""
-
-
-class I2D2Config(Config):
-    """The configuration of the recipe `i2d2`."""
-
-    recipe: Literal["i2d2"] = "i2d2"
-    """The recipe that reads this file."""
-
-    model: str = "embedded:smollm2"
-    """The generator, its own teacher: embedded:NAME, a folder, or a hub id with @revision."""
-
-    concepts: ConceptSettings = ConceptSettings()
-    prompts: PromptSettings = PromptSettings()
-    constraints: ConstraintSettings = ConstraintSettings()
-    sampling: Sampling = Sampling()
-
-    batch_size: Annotated[Count, Field(ge=1)] = 64
-    """Texts per forward pass."""
-
-    critic: CriticSettings = CriticSettings()
-    judge: IndependentJudgeSettings | None = IndependentJudgeSettings()
-    """null: no second opinion."""
-
-    swaps: Annotated[Count, Field(ge=0)] = 3
-    """Other concepts put into each line to measure how much it says about its own."""
-
-    selection: SelectionSettings = SelectionSettings()
-
-    rounds: Annotated[Count, Field(ge=0)] = 2
-    """Self-imitation rounds after round 0."""
-
-    self_imitation: bool = True
-    """false: every round decodes with the untouched model (a control)."""
-
-    replay_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight in training of lines kept in earlier rounds; those of the last round have 1."""
-
-    student: SFTSettings = SFTSettings()
-    """How each round's student is trained."""
+__all__ = ["I2D2Config", "i2d2"]
 
 
 def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
     """Run the recipe in an open run folder; gives what is written to metrics.json."""
     models = named_models(config)  # a name that is wrong is told before anything is done
     grammar = read_grammar(config.prompts)
+    screen = Screen(config.screen) if config.screen else None
     asked = read_items(run, config)
     untouched = LocalTeacher(models["generator"], batch_size=config.batch_size)
     prompts = choose_prompts(run, config, asked, grammar, untouched)
@@ -173,14 +85,17 @@ def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
         lines = write(run, config, number, prompts, generator)
         lines = measure(run, config, number, lines, asked, grammar, untouched)
         verdicts = give_verdicts(run, config, number, lines, critic, rounds, judge)
-        decisions = decide(run, config, number, lines, verdicts, critic, rounds)
+        decisions = decide(run, config, number, lines, verdicts, critic, rounds, screen)
         rounds.append(Round(number, lines, verdicts, decisions, critic))
         run.progress.say(rounds[-1].summary())
         if number < config.rounds and config.self_imitation:
             generator = imitate(run, config, rounds, untouched)
     words = phrases_of(config.constraints.function_words, "function_words")
     views = views_of(rounds, config.replay_weight)
-    figures = publish(run, asked, rounds, judge, views, function_words=words, seed=config.seed)
+    review = mark(run, rounds, screen) if screen else None
+    figures = publish(
+        run, asked, rounds, judge, views, review, function_words=words, seed=config.seed
+    )
     return {**figures, "models": {role: about(model) for role, model in models.items()}}
 
 
@@ -443,6 +358,7 @@ def decide(
     verdicts: Stored[Verdict],
     critic: Critic,
     earlier: Sequence[Round],
+    screen: Screen | None,
 ) -> Stored[Verdict]:
     """Selection's word on every line: score 1 for kept, 0 for refused, with the reason."""
     this = Round(number, lines, verdicts, Stored([], ""), critic)
@@ -456,20 +372,41 @@ def decide(
         for one, kept in zip(round.candidates(), round.decisions.records, strict=True)
         if kept.score == 1.0
     ]
+    withdrawn = withdrawn_ids(run.folder)
+    barred = {
+        id: f"withdrawn: {withdrawn[id]}" for one in candidates if (id := one.id) in withdrawn
+    }
+    refusing = screen if screen and screen.settings.action == "refuse" else None
 
     def make() -> Sequence[Verdict]:
+        refused = dict(barred)
+        if refusing:
+            refused = refusing.refusals(this.screened(lines.records)) | refused
         decided = select(
-            candidates,
+            [one for one in candidates if one.id not in refused],
             cut=critic.cut,
             floor=floor,
             settings=config.selection,
             kept_before=kept_before,
         )
+        refused |= {one.id: one.reason for one in decided if not one.kept}
         return [
-            Verdict(one.id, "selection", float(one.kept), reason=one.reason, round=number)
-            for one in decided
+            Verdict(
+                one.id,
+                "selection",
+                float(one.id not in refused),
+                reason=refused.get(one.id, ""),
+                round=number,
+            )
+            for one in candidates
         ]
 
+    # named only where there are any, so that other runs keep their fingerprints
+    more: dict[str, Any] = {}
+    if barred:
+        more["withdrawn"] = barred
+    if refusing:
+        more["screen"] = refusing
     return run.table(
         "decisions",
         Verdict,
@@ -482,6 +419,30 @@ def decide(
         floor=floor,
         settings=config.selection,
         before=[one.decisions for one in earlier],
+        **more,
+    )
+
+
+def mark(run: Run, rounds: Sequence[Round], screen: Screen) -> Stored[Verdict]:
+    """The kept lines that a person should look at, each with the reasons."""
+
+    def make() -> Sequence[Verdict]:
+        return [
+            word
+            for one in rounds
+            for word in screen.reviews(one.screened(one.kept), round=one.number)
+        ]
+
+    return run.table(
+        "review",
+        Verdict,
+        make,
+        stage="screen",
+        round=rounds[-1].number,
+        lines=[one.lines for one in rounds],
+        verdicts=[one.verdicts for one in rounds],
+        kept=[one.decisions for one in rounds],
+        screen=screen,
     )
 
 

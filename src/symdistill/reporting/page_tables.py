@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from symdistill.reporting import words
-from symdistill.reporting.fields import Row, interval, number, part
+from symdistill.reporting.fields import Row, interval, number, part, rows
 from symdistill.reporting.page_charts import reason_bars, stage_bars
 from symdistill.reporting.plots import Bar
 from symdistill.reporting.words import Say
@@ -132,6 +132,26 @@ def _bar_table(
     head = [first, *(words.round_name(row) for row in rounds), "all"]
     body = [[bar.name, *(say(value) for value in bar.values), say(bar.total)] for bar in bars]
     return Table(caption, head, body)
+
+
+def review_table(review: Row) -> Table | None:
+    """How many lines each rule of the screen marked; None where nothing was screened."""
+    if not review:
+        return None
+    marked, screened = number(review, "marked"), number(review, "screened")
+    rules = part(review, "rules")
+    return Table(
+        f"Marked for review: {words.count(marked)} of {words.count(screened)} lines; a line may be "
+        "marked by several rules",
+        ["Rule", "Lines"],
+        [[rule, words.count(number(rules, rule))] for rule in rules] or [["none", "0"]],
+    )
+
+
+def review_lines(review: Row) -> list[dict[str, str]]:
+    """The first lines that were marked, each with the reasons."""
+    keys = ("id", "text", "reason")
+    return [{key: str(one.get(key, "")) for key in keys} for one in rows(review, "lines")]
 
 
 def totals(metrics: Row) -> list[tuple[str, str]]:

@@ -80,7 +80,26 @@ def read_metrics(run: Path) -> dict[str, Any]:
             f"expected the metrics of a run in {path}, an object with a list `rounds`; "
             f"got something else; {again}"
         )
-    return metrics
+    found = _certificates(run)
+    holding = [one for one in found if one["voided"] is None]
+    return {**metrics, "certificates": found, "certified": bool(holding)}
+
+
+def _certificates(run: Path) -> list[dict[str, Any]]:
+    """The certificates of a run, oldest first: their sentences, and why some hold no more."""
+    found = []
+    for path in sorted((run / "certificates").glob("*.json")):
+        try:
+            row = json.loads(path.read_text(encoding="utf-8"))
+            if row["certified"]:
+                voided = row["voided"] and str(row["voided"]["why"])
+                found.append({"sentence": str(row["sentence"]), "voided": voided,
+                              "made_at": str(row["made_at"])})  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"expected a certificate at {path}; got: {error}; restore or remove it"
+            ) from error
+    return sorted(found, key=lambda one: one["made_at"])
 
 
 def render(metrics: Row) -> str:
@@ -122,7 +141,7 @@ def _page(metrics: Row) -> dict[str, Any]:
         "recipe": metrics.get("recipe"),
         "seed": metrics.get("seed"),
         "finished": metrics.get("finished") is True,
-        "certified": metrics.get("certified") is True,
+        "certificates": rows(metrics, "certificates"),
         "summary": words.summary_sentence(metrics),
         "round_table": page_tables.round_table(rounds),
         "charts": {
@@ -141,6 +160,8 @@ def _page(metrics: Row) -> dict[str, Any]:
         "judge_table": page_tables.judge_table(part(metrics, "judge")),
         "stage_tables": [page_tables.stage_table(rounds, key) for key in ("wall_s", "tokens")],
         "reason_table": page_tables.reason_table(rounds),
+        "review_table": page_tables.review_table(part(metrics, "review")),
+        "review_lines": page_tables.review_lines(part(metrics, "review")),
         "totals": page_tables.totals(metrics),
         "kept": _examples(metrics, "kept"),
         "rejected": _examples(metrics, "rejected"),

@@ -50,6 +50,8 @@ def console_summary(
     ]
     for warning, sentence in words.drift_sentences(metrics):
         parts.append(_line((sentence, "yellow" if warning else "")))
+    if review := words.review_sentence(metrics):
+        parts.append(_line((review, "yellow")))
     examples = part(metrics, "examples")
     for which in ("kept", "rejected"):
         parts += _examples(which, rows(examples, which))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-from symdistill.reporting.fields import Interval, Row, interval, number, rows
+from symdistill.reporting.fields import Interval, Row, interval, number, part, rows
 
 NOT_MEASURED = "not measured"
 
@@ -107,9 +107,20 @@ def precision_words(metrics: Row, where: str = "") -> str:
 
 def certified_words(metrics: Row, where: str = "") -> str:
     """Whether a certificate stands behind the kept lines."""
-    if metrics.get("certified") is True:
-        return "A certificate was issued: see the run's certificates folder."
+    holding = [one for one in rows(metrics, "certificates") if one["voided"] is None]
+    if holding:
+        return f"Certified: {holding[-1]['sentence']}"
     return f"NOT CERTIFIED: an estimate, see “What the estimate is not”{where}."
+
+
+def certificate_sentences(metrics: Row) -> list[str]:
+    """What was certified of a run, and what is certified no more."""
+    return [
+        f"Certified: {one['sentence']}"
+        if one["voided"] is None
+        else f"Void, for {one['voided']}: {one['sentence']}"
+        for one in rows(metrics, "certificates")
+    ]
 
 
 def drift_sentences(metrics: Row) -> list[tuple[bool, str]]:
@@ -180,6 +191,19 @@ def _moved(first: Row, last: Row, key: str, say: Say) -> str:
     if before == after or change == 0:
         return f"stayed at {after}"
     return f"{'rose' if change > 0 else 'fell'} from {before} to {after}"
+
+
+def review_sentence(metrics: Row) -> str | None:
+    """How many lines wait for a person to look at them; None where there are none."""
+    review = part(metrics, "review")
+    marked = number(review, "marked")
+    if not marked:
+        return None
+    screened = count(number(review, "screened"))
+    return (
+        f"{count(marked)} of {screened} lines are marked for review (tables/review.parquet); they "
+        "were kept all the same."
+    )
 
 
 def critic_sentence(critic: Row) -> str:

@@ -2,9 +2,18 @@
 
 duplicates.py   near repeats of a text
 select.py       the rules in order, each refusal with its reason
+screen.py       what a person should look at: personal data, harm, stereotypes, the critic's doubt
 """
 
 from symdistill.selection.duplicates import NearDuplicates
+from symdistill.selection.screen import (
+    Flag,
+    Screen,
+    ScreenedLine,
+    ScreenSettings,
+    review_figures,
+    screen,
+)
 from symdistill.selection.select import (
     Candidate,
     Decision,
@@ -16,8 +25,14 @@ from symdistill.selection.select import (
 __all__ = [
     "Candidate",
     "Decision",
+    "Flag",
     "NearDuplicates",
+    "Screen",
+    "ScreenSettings",
+    "ScreenedLine",
     "SelectionSettings",
+    "review_figures",
+    "screen",
     "select",
     "specificity_floor",
 ]

@@ -80,13 +80,17 @@ def read_metrics(run: Path) -> dict[str, Any]:
             f"expected the metrics of a run in {path}, an object with a list `rounds`; "
             f"got something else; {again}"
         )
-    found = _certificates(run)
+    found = certificates_of(run)
     holding = [one for one in found if one["voided"] is None]
     return {**metrics, "certificates": found, "certified": bool(holding)}
 
 
-def _certificates(run: Path) -> list[dict[str, Any]]:
-    """The certificates of a run, oldest first: their sentences, and why some hold no more."""
+def certificates_of(run: Path) -> list[dict[str, Any]]:
+    """The certificates of a run, oldest first: their sentences, and why some hold no more.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
     found = []
     for path in sorted((run / "certificates").glob("*.json")):
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import to_jsonable_python
 
 from symdistill.errors import InputError
 
@@ -321,7 +322,7 @@ def _annotated(kind: type[BaseModel], values: BaseModel, indent: str) -> list[st
         if _is_group(value):
             lines += [f"{indent}{key}:", *_annotated(type(value), value, indent + "  ")]
         else:
-            lines += [f"{indent}{key}: {json.dumps(value)}", ""]
+            lines += [f"{indent}{key}: {json.dumps(to_jsonable_python(value))}", ""]
     return lines
 
 

@@ -1,6 +1,9 @@
 """The command line: `symdistill COMMAND`. Every error a user can meet is one sentence.
 
-Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 budget reached, 130 stopped by Ctrl-C.
+Commands on runs and recipes are here; those on lines from anywhere are in `commands/`.
+
+Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 budget reached, 4 nothing could be certified,
+130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,6 +22,11 @@ import typer
 from rich.console import Console
 
 from symdistill import __version__
+from symdistill.commands.audit import audit
+from symdistill.commands.certify import certify, plan
+from symdistill.commands.critic import app as critic
+from symdistill.commands.label import label
+from symdistill.commands.withdraw import withdraw
 from symdistill.errors import InputError, SymdistillError
 
 if TYPE_CHECKING:
@@ -28,7 +36,7 @@ app = typer.Typer(
     help="Symbolic knowledge distillation: turn what a language model knows into text that you "
     "can read, check and keep, and into a small model that knows it.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 budget reached (all that was "
-    "paid for is kept), 130 stopped by Ctrl-C.",
+    "paid for is kept), 4 nothing could be certified, 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -121,6 +129,7 @@ def run(
     """Run a recipe. Killed or stopped, the same command goes on where it was."""
     from symdistill.progress import ConsoleProgress
     from symdistill.recipes import needs_torch, run_recipe, summary
+    from symdistill.reporting.report import certificates_of
 
     settings, target = _settings(config, set_, folder, name)
     try:
@@ -135,7 +144,11 @@ def run(
     except KeyboardInterrupt:
         _fail("stopped; what is done is kept: the same command goes on from here", 130)
     commands = _next_commands(settings, metrics, target)
-    told = summary(metrics, report=target / "report.html", next_commands=commands)
+    told = summary(
+        {**metrics, "certificates": certificates_of(target)},
+        report=target / "report.html",
+        next_commands=commands,
+    )
     out.print(told, crop=False)  # long commands stay whole
     if metrics.get("failed") and not metrics.get("answers"):
         kind, why = next(iter(metrics["failures"])), metrics["examples"]["failed"][0]["reason"]
@@ -184,9 +197,9 @@ def show(
     ] = None,
 ) -> None:
     """One line's whole history: verdicts, selection, and every call that wrote it."""
-    from symdistill.history import history
+    from symdistill.history import history, newest_run
 
-    out.print(history(run or _newest_run(), id_))
+    out.print(history(run or newest_run(), id_))
 
 
 @app.command()
@@ -213,6 +226,15 @@ def fold(run: RunFolder) -> None:
         finally:
             ledger.close()
     out.print(f"Folded: {path} holds every call, and {run} can be moved.", soft_wrap=True)
+
+
+LINES = "Lines from anywhere: a run, or any table"
+app.command(rich_help_panel=LINES)(plan)
+app.command(rich_help_panel=LINES)(label)
+app.command(rich_help_panel=LINES)(certify)
+app.command(rich_help_panel=LINES)(audit)
+app.command(rich_help_panel=LINES)(withdraw)
+app.add_typer(critic, name="critic", rich_help_panel=LINES)
 
 
 @app.command()
@@ -307,16 +329,6 @@ def _myself() -> str:
     if Path(sys.argv[0]).name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m symdistill"
     return shlex.quote(sys.argv[0])
-
-
-def _newest_run() -> Path:
-    runs = [path.parent for path in Path("runs").glob("*/config.yaml")]
-    if not runs:
-        raise InputError(
-            "expected a run under runs/; there is none here; give --run FOLDER or make one with "
-            "`symdistill run demo`"
-        )
-    return max(runs, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
 
 
 def _prepare(threads: int, *, torch: bool = True) -> None:

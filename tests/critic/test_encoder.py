@@ -4,19 +4,17 @@ A tiny random BERT, made here, stands in for an encoder where only the plumbing 
 last test uses the embedded one.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from symdistill.critic.encoder import (
-    Calibration,
-    EncoderCritic,
-    feature_matrix,
-    fixed_batches,
-    pooled,
-)
+from symdistill.critic.encoder import Calibration, EncoderCritic
+from symdistill.critic.fitted import feature_matrix
+from symdistill.critic.reading import fixed_batches, pooled, reads_forward, tokenise
+from symdistill.critic.training import usual_learning_rate
 from symdistill.errors import InputError
 from symdistill.models import Model
 
@@ -24,6 +22,17 @@ pytestmark = pytest.mark.unit
 
 NOUNS = [f"noun{i}" for i in range(24)]
 GOOD, BAD = ["fly", "swim", "grow"], ["melt", "rust", "explode"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small are slower on two threads, and much slower on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +112,7 @@ def test_padding_changes_nothing(encoder: Path) -> None:
     both = tokenizer([short, long], return_tensors="pt", padding=True)
     assert both["input_ids"].shape[1] > alone["input_ids"].shape[1]
     with torch.inference_mode():
-        one = pooled(model, alone["input_ids"], alone["attention_mask"])
-        two = pooled(model, both["input_ids"], both["attention_mask"])
+        one, two = pooled(model, dict(alone)), pooled(model, dict(both))
     torch.testing.assert_close(one[0], two[0], atol=1e-5, rtol=1e-5)
 
 
@@ -114,8 +122,9 @@ def test_batches_hold_every_line_once_in_few_shapes(encoder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     texts = ["can " * n for n in (1, 9, 3, 70, 2, 9)]
     batches = list(fixed_batches(tokenizer, texts, max_length=16, batch_size=2))
-    assert sorted(i for rows, _, _ in batches for i in rows) == list(range(6))
-    for rows, ids, mask in batches:
+    assert sorted(i for rows, _ in batches for i in rows) == list(range(6))
+    for rows, inputs in batches:
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
         assert ids.shape == mask.shape and ids.shape[0] == 2 and ids.shape[1] in (8, 16)
         for b, row in enumerate(rows):
             expected = tokenizer(texts[row], truncation=True, max_length=16)["input_ids"]
@@ -164,6 +173,33 @@ def test_features_are_read_and_standardised(encoder: Path) -> None:
         critic.score(texts)
 
 
+def test_numbers_are_weighed_on_lines_that_were_not_learnt_from(encoder: Path) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    texts = [f"{noun} can {verb} ." for noun in NOUNS for verb in GOOD + BAD]
+    groups = [noun for noun in NOUNS for _ in GOOD + BAD]
+    valid = rng.random(len(texts)) < 0.5  # the text says nothing, the number a lot
+    number = (valid + 0.7 * rng.normal(size=len(texts)))[:, None]
+    learnt, rest, test = slice(0, 48), slice(48, 96), slice(96, None)
+    scores = {
+        weigh: EncoderCritic.fit(
+            texts[learnt],
+            number[learnt],
+            valid[learnt],
+            groups[learnt],
+            calibration=Calibration(texts[rest], number[rest], valid[rest]),
+            encoder=encoder,
+            weigh_numbers=weigh,
+            **{**FAST, "head_learning_rate": 1e-3},
+        ).score(texts[test], number[test])
+        for weigh in (True, False)
+    }
+    alone = roc_auc_score(valid[test], number[test, 0])
+    assert roc_auc_score(valid[test], scores[True]) > alone - 0.05
+    assert roc_auc_score(valid[test], scores[True]) > roc_auc_score(valid[test], scores[False])
+
+
 def test_top_layers_only(encoder: Path) -> None:
     import torch
     from transformers import AutoModel
@@ -178,6 +214,100 @@ def test_top_layers_only(encoder: Path) -> None:
         if not torch.equal(parameter, before[name])
     }
     assert changed and all(name.startswith("encoder.layer.1.") for name in changed)
+
+
+def test_lora_is_merged_into_a_plain_model(encoder: Path, tmp_path: Path) -> None:
+    texts, _, valid, _ = lines(NOUNS[20:])
+    critic = EncoderCritic.fit(
+        *lines(NOUNS[:16]), encoder=encoder, trainable="lora", **{**FAST, "learning_rate": 1e-2}
+    )
+    scores = critic.score(texts)
+    assert ((scores > 0.5) == valid).mean() >= 0.9
+    critic.save(tmp_path)
+    assert not list(tmp_path.rglob("adapter*"))
+    assert EncoderCritic.load(tmp_path).score(texts).tobytes() == scores.tobytes()
+
+
+def pairs(nouns: list[str]) -> tuple[list[tuple[str, str]], None, np.ndarray, list[str]]:
+    """Valid where the second text is; the first says something of either kind."""
+    said = [(noun, one, two) for noun in nouns for one in (GOOD + BAD)[1:5] for two in GOOD + BAD]
+    texts = [(f"{noun} can {one} .", f"can {two}") for noun, one, two in said]
+    return texts, None, np.array([two in GOOD for *_, two in said]), [noun for noun, *_ in said]
+
+
+def test_pairs_are_read_as_pairs(encoder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokens = tokenise(AutoTokenizer.from_pretrained(encoder), [("noun1 can", "fly")], 16)[0]
+    assert tokens["token_type_ids"] == [0, 0, 0, 0, 1, 1]
+    critic = EncoderCritic.fit(*pairs(NOUNS[:8]), encoder=encoder, **FAST)
+    texts, _, valid, _ = pairs(NOUNS[20:22])
+    scores = critic.score(texts)
+    assert ((scores > 0.5) == valid).mean() >= 0.9
+    assert critic.score(texts[::-1]).tobytes() == scores[::-1].tobytes()
+    with pytest.raises(InputError, match="got both"):
+        critic.score(["one text", ("two", "texts")])
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("causal")
+    words = ["<end>", "<unk>", *NOUNS, *GOOD, *BAD, "can", "."]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("trainable", ["full", "lora"])
+def test_a_causal_model_is_read_at_its_last_token(
+    causal: Path, trainable: str, tmp_path: Path
+) -> None:
+    rates = {**FAST, "learning_rate": 1e-2 if trainable == "lora" else 2e-3, "epochs": 15}
+    critic = EncoderCritic.fit(*lines(NOUNS[:16]), encoder=causal, trainable=trainable, **rates)
+    assert reads_forward(critic.encoder)
+    texts, _, valid, _ = lines(NOUNS[20:])
+    scores = critic.score(texts)
+    assert ((scores > 0.5) == valid).mean() >= 0.9
+    np.testing.assert_allclose(
+        critic.score(texts[:1]), scores[:1], atol=1e-5
+    )  # padding is not read
+    critic.save(tmp_path)
+    assert EncoderCritic.load(tmp_path).score(texts).tobytes() == scores.tobytes()
+    assert critic.score([("noun1 can", "fly")]).shape == (1,)
+
+
+def test_an_encoder_is_not_taken_for_a_causal_model(critic: EncoderCritic) -> None:
+    assert not reads_forward(critic.encoder)
+
+
+def test_wider_models_get_a_smaller_rate() -> None:
+    assert usual_learning_rate(384, "full") == 2e-4
+    assert usual_learning_rate(1024, "full") < usual_learning_rate(768, "full") < 1e-4
+    assert usual_learning_rate(1024, "lora") > usual_learning_rate(1024, "full")
+
+
+def test_scoring_tells_how_far_it_is(critic: EncoderCritic) -> None:
+    done: list[int] = []
+    critic.score(lines(NOUNS)[0], advance=done.append)
+    assert sum(done) == len(lines(NOUNS)[0])
 
 
 def test_without_calibration_class_weights_are_taken_out_again(encoder: Path) -> None:

@@ -1,11 +1,21 @@
 """The critic: a trained judge of statements, an independent judge to check it, and the cut.
 
 labels.py       labelled statements, split by concept
+forms.py        from a row to what is judged: statement, pair, rationale, triple, entailment
+examples.py     labelled lines of any form, checked, and split by group
 encoder.py      the critic: a fine-tuned encoder with the teacher's likelihood as features
-baselines.py    what a critic must beat: likelihood alone, "negated means false"
+reading.py      from texts to a transformer's states
+training.py     fine-tuning: in full, the top layers, or LoRA
+fitted.py       what the critic and the independent judge have in common
+baselines.py    what a critic must beat: likelihood, surface cues, words
+learning_curve.py  what more labels would buy
+card.py         the page that goes with a saved critic
 judge.py        the independent judge: another architecture, trained on other labels
 calibration.py  from a logit to the probability that a line is valid
 cut.py          the score from which lines are kept, and an estimate of their precision
+certificate.py  how many of the best-scored lines are valid, with a guarantee
+fixed_sequence.py  the exact tests behind it
+power.py        how many labels a certificate takes, by simulation
 
 Names are imported when first used, so that reading labels needs no torch.
 """

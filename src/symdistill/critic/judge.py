@@ -25,7 +25,6 @@ rates are the judge's, not the truth's: read them with its AUC.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,13 +36,19 @@ from pydantic import Field
 
 from symdistill.config import Count, Settings
 from symdistill.critic.calibration import PlattScaling, fit_platt
-from symdistill.critic.encoder import (
+from symdistill.critic.fitted import (
     Calibration,
     changed,
+    checked_labels,
+    expect_features,
+    expect_version,
     feature_matrix,
-    fixed_batches,
+    read_about,
+    read_arrays,
     standardisation,
+    write_about,
 )
+from symdistill.critic.reading import Text, fixed_batches, open_model
 from symdistill.errors import InputError
 from symdistill.models import fingerprint
 from symdistill.records import ID_LENGTH, canonical_json
@@ -104,7 +109,7 @@ class DecoderJudge:
     @classmethod
     def fit(
         cls,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         features: NDArray[np.floating] | None,
         labels: Sequence[bool] | NDArray[np.bool_],
         groups: Sequence[Hashable],
@@ -118,7 +123,7 @@ class DecoderJudge:
         """Fit the regression on labelled statements.
 
         Args:
-            texts: N statements.
+            texts: N statements, or N pairs.
             features: (N, F) further numbers a statement, finite; None for none. Give none where
                 the critic has the teacher's likelihood and the judge should be independent.
             labels: (N,) True for valid; leave "unsure" lines out.
@@ -133,14 +138,7 @@ class DecoderJudge:
                 folder that does not open.
         """
         wanted = changed(settings or JudgeSettings(), changes)
-        y = np.asarray(labels, dtype=bool)
-        if not len(texts) == len(y) == len(groups):
-            raise InputError(
-                f"expected texts, labels and concepts of one length, got {len(texts)}, {len(y)} "
-                f"and {len(groups)}"
-            )
-        if y.all() or not y.any():
-            raise InputError("expected valid and invalid statements to train on, got one class")
+        y = checked_labels(texts, labels, groups)
         if len(set(groups)) < wanted.folds:
             raise InputError(
                 f"expected at least {wanted.folds} concepts, one a fold, got {len(set(groups))}"
@@ -171,13 +169,13 @@ class DecoderJudge:
         return judge
 
     def score(
-        self, texts: Sequence[str], features: NDArray[np.floating] | None = None
+        self, texts: Sequence[Text], features: NDArray[np.floating] | None = None
     ) -> NDArray[np.float64]:
         """(N,) estimates of P(valid), 0..1, in the order of the texts."""
         return self.scaling(self.logits(texts, features))
 
     def logits(
-        self, texts: Sequence[str], features: NDArray[np.floating] | None = None
+        self, texts: Sequence[Text], features: NDArray[np.floating] | None = None
     ) -> NDArray[np.float64]:
         """(N,) logits before scaling.
 
@@ -185,10 +183,7 @@ class DecoderJudge:
             InputError: the language model is not the one trained with.
         """
         extra = feature_matrix(features, len(texts))
-        if extra.shape[1] != self.n_features:
-            raise InputError(
-                f"expected {self.n_features} features a line, as in training, got {extra.shape[1]}"
-            )
+        expect_features(extra, self.n_features)
         self._check_model()
         states = _read(self.model, texts, self.settings)
         x = (np.concatenate([states, extra], axis=1) - self.mean) / self.scale
@@ -202,7 +197,7 @@ class DecoderJudge:
         arrays = {"weight": self.weight, "mean": self.mean, "scale": self.scale}
         save_file(arrays, folder / "judge.safetensors")
         about = {"kind": "decoder judge", "version": self.version, **self._about()}
-        (folder / "judge.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        write_about(folder / "judge.json", about)
 
     @classmethod
     def load(cls, folder: Path, *, model: Path) -> DecoderJudge:
@@ -211,13 +206,8 @@ class DecoderJudge:
         Raises:
             InputError: files are missing, or are not those the version was computed from.
         """
-        from safetensors.numpy import load_file
-
-        try:
-            about = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
-            arrays = load_file(folder / "judge.safetensors")
-        except (OSError, ValueError) as problem:
-            raise InputError(f"{folder}: expected a saved judge: {problem}") from problem
+        about = read_about(folder / "judge.json", "judge")
+        arrays = read_arrays(folder / "judge.safetensors", "judge")
         settings: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in about["settings"].items()
@@ -234,11 +224,7 @@ class DecoderJudge:
             scaling=PlattScaling(**about["scaling"]),
             chosen=about["chosen"],
         )
-        if judge.version != about["version"]:
-            raise InputError(
-                f"{folder}: expected the judge of version {about['version']}, the files give "
-                f"{judge.version}: they were changed after saving; train it again"
-            )
+        expect_version(folder, "judge", about["version"], judge.version)
         return judge
 
     def _check_model(self) -> None:
@@ -269,7 +255,7 @@ class DecoderJudge:
         return digest.hexdigest()[:ID_LENGTH]
 
 
-def _read(folder: Path, texts: Sequence[str], settings: JudgeSettings) -> NDArray[np.float64]:
+def _read(folder: Path, texts: Sequence[Text], settings: JudgeSettings) -> NDArray[np.float64]:
     """Hidden states of every line, (N, 2 * layers * H).
 
     For each layer the mean over the tokens but the first (whose state is the same for nearly
@@ -277,7 +263,7 @@ def _read(folder: Path, texts: Sequence[str], settings: JudgeSettings) -> NDArra
     """
     import torch
 
-    model, tokenizer = _open(folder)
+    model, tokenizer = open_model(folder, what="a causal language model")
     depth = int(model.config.num_hidden_layers)
     layers = [max(1, min(depth, round(share * depth))) for share in settings.depths]
     if hasattr(model, "layers"):  # nothing above the highest layer read is computed
@@ -285,10 +271,10 @@ def _read(folder: Path, texts: Sequence[str], settings: JudgeSettings) -> NDArra
     width = int(model.config.hidden_size)
     out = np.zeros((len(texts), len(layers), 2, width))
     with torch.inference_mode():
-        for rows, ids, mask in fixed_batches(tokenizer, texts, settings.max_length, BATCH):
-            hidden = model(
-                input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
-            ).hidden_states
+        for rows, batch in fixed_batches(tokenizer, texts, settings.max_length, BATCH):
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            mask = inputs["attention_mask"]
+            hidden = model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
             last = mask.sum(1) - 1  # (B,)
             keep = mask.clone()
             keep[:, 0] = torch.where(last > 0, 0, 1)  # a one-token text keeps its only token
@@ -296,9 +282,9 @@ def _read(folder: Path, texts: Sequence[str], settings: JudgeSettings) -> NDArra
             for i, layer in enumerate(layers):
                 state = hidden[layer]  # (B, T, H)
                 mean = (state * keep).sum(1) / keep.sum(1).clamp(min=1.0)
-                end = state[torch.arange(len(ids)), last.clamp(min=0)]
-                out[rows, i, 0] = mean[: len(rows)].double().numpy()
-                out[rows, i, 1] = end[: len(rows)].double().numpy()
+                end = state[torch.arange(len(mask)), last.clamp(min=0)]
+                out[rows, i, 0] = mean[: len(rows)].double().cpu().numpy()
+                out[rows, i, 1] = end[: len(rows)].double().cpu().numpy()
     return out.reshape(len(texts), len(layers) * 2 * width)
 
 
@@ -357,26 +343,3 @@ def _regress(
     model.fit(x, y)
     weight = model.coef_[0].astype(np.float64)
     return (weight if basis is None else basis @ weight), float(model.intercept_[0])
-
-
-def _open(folder: Path) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: expected the folder of a causal language model; no such folder"
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
-    except (OSError, ValueError) as problem:
-        raise InputError(
-            f"{folder}: expected a language model with safetensors weights and a tokenizer: "
-            f"{problem}"
-        ) from problem
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model.eval(), tokenizer

@@ -318,7 +318,12 @@ def _next_commands(settings: Config, metrics: dict[str, Any], folder: Path) -> l
             commands.append(f"{again} --retry-failed")
         commands.append(f"{again} --continue --set samples={metrics['samples'] + 1}")
     else:
-        commands.append(f"{me} run {place}/config.yaml --name more --set concepts.limit=200")
+        more = (
+            "heads.limit=100 --set heads.samples=200"
+            if settings.recipe == "skd"
+            else "concepts.limit=200"
+        )
+        commands.append(f"{me} run {place}/config.yaml --name more --set {more}")
     return [*commands, f"{me} copy {settings.recipe} mine.yaml && {me} run mine.yaml"]
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
-ItemKind = Literal["concept", "goal", "question", "passage"]
+ItemKind = Literal["concept", "goal", "event", "question", "passage"]
 Form = Literal["statement", "triple", "rationale", "rule", "label", "spans", "pair"]
 Status = Literal["ok", "unknown", "infra_error"]
 

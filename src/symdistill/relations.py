@@ -93,6 +93,10 @@ class Relation(Settings):
         """The triple as one sentence."""
         return _fill(self.verbaliser, head=head, tail=tail)
 
+    def opening(self, head: str) -> str:
+        """The sentence as far as the tail, for a model to go on with."""
+        return _fill(self.verbaliser.partition("{tail}")[0].rstrip(), head=head)
+
     def premise_hypothesis(self, head: str, tail: str) -> tuple[str, str]:
         """The triple for a model of entailment: the head, and what the tail says of it."""
         after = self.verbaliser.partition("{head}")[2].lstrip(" .,;:")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SUMMARIES = {
     "ask": "a table of questions -> a teacher -> a table of what it said",
     "i2d2": "statements from a weak model, under constraints, a critic and self-imitation (I2D2)",
+    "skd": "triples, a critic, and a student per filter level (Symbolic Knowledge Distillation)",
 }
 """The recipes there are, and what each does."""
 
@@ -39,6 +40,11 @@ def recipe(name: str) -> tuple[type[Config], Callable[..., dict[str, Any]]]:
         from symdistill.recipes.i2d2 import I2D2Config, i2d2
 
         return I2D2Config, i2d2
+    if name == "skd":
+        from symdistill.recipes._skd_settings import SKDConfig
+        from symdistill.recipes.skd import skd
+
+        return SKDConfig, skd
     raise InputError(
         f"expected a recipe among {', '.join(SUMMARIES)}; got {name!r}; see `symdistill recipes`"
     )
@@ -80,7 +86,9 @@ def run_recipe(
         RunError: the work could not go on.
         BudgetReached: nothing more fits into the budget.
     """
+    from symdistill.critic.certificate import void_outdated
     from symdistill.machine import describe_machine, installed_versions
+    from symdistill.pool import read_pool
     from symdistill.run import Run
 
     _, function = recipe(config.recipe)
@@ -98,13 +106,14 @@ def run_recipe(
             "recipe": config.recipe,
             "seed": config.seed,
             "finished": True,
-            "certified": False,
             **function(run, config),
             "config": config.model_dump(mode="json"),
             "versions": installed_versions(),
             "machine": describe_machine(),
         }
         run.write_json("metrics.json", metrics)
+        if (folder / "certificates").is_dir():
+            void_outdated(read_pool(folder))
         write_report(folder)
     return metrics
 
@@ -118,8 +127,11 @@ def write_report(folder: Path) -> Path:
     """
     from symdistill.reporting import read_metrics
 
-    if read_metrics(folder).get("recipe") == "ask":
+    recipe = read_metrics(folder).get("recipe")
+    if recipe == "ask":
         from symdistill.recipes._answers import write_report as write
+    elif recipe == "skd":
+        from symdistill.recipes._skd_page import write_report as write
     else:
         from symdistill.reporting import write_report as write
     return write(folder)
@@ -131,6 +143,8 @@ def summary(
     """What the command line prints at the end of a run."""
     if metrics.get("recipe") == "ask":
         from symdistill.recipes._answers import console_summary as say
+    elif metrics.get("recipe") == "skd":
+        from symdistill.recipes._skd_page import console_summary as say
     else:
         from symdistill.reporting import console_summary as say
     return say(metrics, report=report, next_commands=next_commands)
@@ -142,6 +156,12 @@ def calls(config: Config) -> list[RoleCalls] | str:
 
     if isinstance(config, AskConfig):
         return ask_calls(config)
+    from symdistill.recipes._skd_settings import SKDConfig
+
+    if isinstance(config, SKDConfig):
+        from symdistill.recipes.skd import skd_calls
+
+        return skd_calls(config)
     from symdistill.recipes.i2d2 import I2D2Config
 
     assert isinstance(config, I2D2Config)

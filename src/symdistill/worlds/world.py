@@ -385,6 +385,30 @@ class World:
         """Writes `labels` as JSON lines."""
         return _write_lines(path, self.labels(n, seed=seed))
 
+    # -- as triples --------------------------------------------------------------------------
+
+    def relations_file(self, path: str | Path) -> Path:
+        """Writes the relations of plural subjects as a schema that `symdistill.relations` reads.
+
+        Each is named by its phrase ("can"); head, phrase and tail make a statement.
+        """
+        lines = ["# The relations of a synthetic world.", "version: 1", "relations:"]
+        for one in RELATIONS:
+            if not one.singular:
+                lines += [
+                    f"  {one.phrase}:",
+                    f'    verbaliser: "{{head}} {one.phrase} {{tail}}."',
+                    f'    frame: "{{head}} {one.phrase} {{tail}}"',
+                ]
+        return _write(path, "\n".join(lines) + "\n")
+
+    def heads_file(self, path: str | Path, splits: Sequence[str] = tuple(SPLITS)) -> Path:
+        """Writes the plurals of the concepts of some splits, one a line: the heads of triples."""
+        heads = [one.plural.capitalize() for one in self.concepts if one.split in splits]
+        return _write(path, "".join(f"{head}\n" for head in heads))
+
+    # -- files of the world itself -----------------------------------------------------------
+
     def truth_file(self, path: str | Path) -> Path:
         """Writes everything that `World.read` needs to decide statements."""
         data = {

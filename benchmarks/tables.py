@@ -10,7 +10,7 @@ from benchmarks.result import FOLDER
 
 def main() -> None:
     """Print every table whose result is there."""
-    for name, table in (("i2d2", i2d2), ("world", world), ("critic_human", critic_human)):
+    for name, table in (("i2d2", i2d2), ("world", world), ("critic", critic)):
         path = FOLDER / f"{name}.json"
         if path.is_file():
             print(f"\n{name}\n")
@@ -51,13 +51,14 @@ def world(result: dict[str, Any]) -> None:
         _row(arm, *shares, _two(result["kept_true"][arm]))
 
 
-def critic_human(result: dict[str, Any]) -> None:
-    """Per data set: AUCs."""
-    keys = ("auc", "auc_without_negated", "auc_transfer", "auc_likelihood", "auc_negation")
-    _row("set", *keys, "train_s")
-    _row(*["---"] * 7)
+def critic(result: dict[str, Any]) -> None:
+    """Per data set: AUCs, and what a fit takes."""
+    keys = ("auc_text", "auc_likelihood", "auc_surface", "auc_tfidf", "auc_negation", "auc_transfer")
+    _row("set", "auc", *keys, "seconds")
+    _row(*["---"] * 9)
     for name, found in result["rows"].items():
-        _row(name, *(_two(found[key]) for key in keys), f"{found['train_s']:.0f}")
+        auc = _ranged(found, "auc")
+        _row(name, auc, *(_two(found.get(key)) for key in keys), f"{found['seconds']:.0f}")
 
 
 def _ranged(row: dict[str, Any], key: str) -> str:

@@ -24,7 +24,12 @@ LOCAL = (
     "datasketch",
     "sacrebleu",
 )
-SERVERS = {"aiohttp": "http", "xllamacpp": "llamacpp"}  # what teachers behind HTTP need, by extra
+EXTRAS = {
+    "aiohttp": "http",  # teachers behind HTTP
+    "xllamacpp": "llamacpp",
+    "fastapi": "label",  # labelling, certificates, audits
+    "simpledorff": "label",
+}
 NEEDED_GB = 3.0  # the converted model, and two students with their checkpoints
 
 
@@ -56,7 +61,7 @@ def examine() -> list[Check]:
         ),
     ]
     checks += [_package(name) for name in LOCAL]
-    checks += [_package(name, extra) for name, extra in SERVERS.items()]
+    checks += [_package(name, extra) for name, extra in EXTRAS.items()]
     checks += [_embedded(key) for key in EMBEDDED]
     checks.append(_cache())
     return checks

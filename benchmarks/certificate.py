@@ -383,6 +383,27 @@ def volumes(runs: int) -> dict[str, Any]:
     return found
 
 
+def few_labels(runs: int, seed: int) -> dict[str, Any]:
+    """How often few labels certify: a pool that is all valid, and critics of AUC 0.9."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for precision, labels in ((0.8, 40), (0.8, 60), (0.9, 30), (0.9, 60), (0.9, 100), (0.9, 120)):
+        sizes = all_sizes(LINES, TOP, labels, precision, DELTA)
+        between = np.diff(np.concatenate([[0], sizes]))
+        bad = np.zeros((runs, len(sizes)), dtype=np.int64)
+        counted = draw_labels(rng, bad, between, labels)
+        found[f"precision_{precision:g}_labels_{labels}"] = {
+            "all_valid": float((certified_cut(sizes, *counted, precision, DELTA) >= 0).mean()),
+            **{
+                f"valid_{share:g}": simulate(
+                    binormal(0.9, share), LINES, labels, precision, DELTA, SHARE, runs, seed
+                ).chance
+                for share in (0.8, 0.9)
+            },
+        }
+    return found
+
+
 def _mean(parts: list[Any]) -> float:
     return float(np.concatenate(parts).mean())
 
@@ -416,6 +437,8 @@ def main() -> None:
     }
     print(usual, flush=True)
     volume = volumes(runs)
+    few = few_labels(runs, seed)
+    print(few, flush=True)
     folder = given.data / "statements"
     on_people: Any = f"left out: there is no {folder.name} folder in the data"
     if folder.is_dir():
@@ -435,7 +458,8 @@ def main() -> None:
         "runs": runs,
         "wall_s": round(time.perf_counter() - start),
     }
-    finish("certificate", headline, {"scenarios": scenarios, "volume": volume, "real": on_people})
+    finish("certificate", headline, {"scenarios": scenarios, "volume": volume, "few_labels": few,
+                                    "real": on_people})  # fmt: skip
 
 
 if __name__ == "__main__":

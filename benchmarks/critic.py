@@ -18,7 +18,7 @@ was chosen on these test rows.
 
 `creak_not_negated` are CREAK's test rows without a negating word: negation gives labels away there.
 
-    python -m benchmarks.critic --data FOLDER [--sets comve ...] [--rows N] [--seeds 1 2] [--quick]
+    python -m benchmarks.critic --data FOLDER [--sets comve ...] [--rows N] [--threads 2] [--quick]
 
 Sets that are run alone replace their figures in the result; each names the commit it ran on.
 """
@@ -77,6 +77,7 @@ def main() -> None:
     options.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     options.add_argument("--rows", type=int, help="of each set; default: 2,000, explanations 1,500")
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options.add_argument("--threads", type=int, default=2)
     options.add_argument(
         "--quick", action="store_true", help="200 rows, one seed; writes no result"
     )
@@ -89,7 +90,7 @@ def main() -> None:
     import torch
     from transformers.utils import logging
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     sets: dict[str, Any] = {}
@@ -98,7 +99,7 @@ def main() -> None:
         found = measure(name, given.data, given.rows, given.seeds)
         for key, row in found.items():
             sets[key] = {of: row[of] for of in HEADLINE}
-            rows[key] = {"commit": commit(), **row}
+            rows[key] = {"commit": commit(), "threads": given.threads, **row}
             print(key, json.dumps(sets[key]), row["verdict"], flush=True)
     if given.quick:
         print(json.dumps({"sets": sets}), flush=True)

@@ -53,7 +53,14 @@ def world(result: dict[str, Any]) -> None:
 
 def critic(result: dict[str, Any]) -> None:
     """Per data set: AUCs, and what a fit takes."""
-    keys = ("auc_text", "auc_likelihood", "auc_surface", "auc_tfidf", "auc_negation", "auc_transfer")
+    keys = (
+        "auc_text",
+        "auc_likelihood",
+        "auc_surface",
+        "auc_tfidf",
+        "auc_negation",
+        "auc_transfer",
+    )
     _row("set", "auc", *keys, "seconds")
     _row(*["---"] * 9)
     for name, found in result["rows"].items():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symdistill.datafiles import read_rows, write_rows
-from symdistill.errors import InputError
+from symdistill.datafiles import read_rows, write_aside, write_rows
+from symdistill.errors import InputError, RunError
 
 pytestmark = pytest.mark.unit
 
@@ -63,3 +64,67 @@ def test_no_bytes_end_in_a_traceback(
     path.write_bytes(content)
     with contextlib.suppress(InputError):
         list(read_rows(path))
+
+
+def test_many_writers_of_one_file_leave_one_whole_text(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "text.json"
+    texts = [letter * 10_000 for letter in "abcdef"]
+    failed: list[Exception] = []
+
+    def write(text: str) -> None:
+        try:
+            for _ in range(20):
+                write_aside(path, text)
+                write_rows(path.with_name("rows.csv"), [{"text": text}])
+        except Exception as error:
+            failed.append(error)
+
+    writers = [threading.Thread(target=write, args=[text]) for text in texts]
+    for one in writers:
+        one.start()
+    while any(one.is_alive() for one in writers):
+        if path.exists():
+            assert path.read_text() in texts
+    assert not failed
+    assert sorted(one.name for one in path.parent.iterdir()) == ["rows.csv", "text.json"]
+
+
+def test_what_cannot_be_written_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="expected to write"):
+        write_aside(tmp_path / "file" / "text.json", "text")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunError, match="expected to write"):
+        write_aside(tmp_path / "folder", "text")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", b'text;p\n"a, b";0,5\n'),
+        ("t.csv", "text\tp\na, b\t0,5\n".encode("utf-16")),
+        ("t.csv", b"\xef\xbb\xbftext\tp\na, b\t0,5\n"),
+        ("t.tsv", b"text\tp\na, b\t0,5\n"),
+        ("t.jsonl", '{"text": "a, b", "p": "0,5"}\n'.encode("utf-16")),
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert list(read_rows(tmp_path / name, ["text"])) == [(1, {"text": "a, b", "p": "0,5"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", "text\nschön\n".encode("latin-1"), "save it as UTF-8"),
+        ("t.csv", b"", "the file is empty"),
+        ("t.csv.gz", b"", "unpack it"),
+        ("t.csv", b"Text,p\n", "the nearest is 'Text'; its columns"),
+        ("t.csv", b"p,q\n", r"t.csv; its columns are p, q"),
+    ],
+)
+def test_what_to_do_is_told(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        list(read_rows(tmp_path / name, ["text"]))

@@ -9,6 +9,7 @@ from math import comb
 
 import pytest
 
+from symdistill import exact
 from symdistill.exact import precision_interval, share_interval, sign_test
 
 pytestmark = pytest.mark.unit
@@ -63,6 +64,17 @@ def test_it_does_not_wait_for_large_populations() -> None:
     low, high = precision_interval(100_000, 1_000, 100)
     assert time.perf_counter() - start < 1
     assert low < 0.9 < high and high - low < 0.04
+
+
+def test_large_draws_are_the_same_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By scipy as in whole numbers, and in time."""
+    start = time.perf_counter()
+    low, high = precision_interval(100_000, 20_000, 1_500)
+    assert time.perf_counter() - start < 2
+    assert low < 0.925 < high and high - low < 0.008
+    whole = [precision_interval(400, 50, invalid, 0.9) for invalid in range(51)]
+    monkeypatch.setattr(exact, "EXACT_TO", 0)
+    assert [precision_interval(400, 50, invalid, 0.9) for invalid in range(51)] == whole
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0), (5, 6, 0), (5, 3, 4), (5, 3, -1)])

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from symdistill.errors import InputError
-from symdistill.history import history
+from symdistill.history import history, the_one
 from symdistill.ledger import Call, FailedCall, Ledger
 from symdistill.records import Failure, Item, Knowledge, Lineage, Verdict, View
 from symdistill.tables import write_records
@@ -217,3 +217,11 @@ def test_the_reason_of_a_failure_is_shown_as_text(tmp_path: Path, text: str) -> 
     said = shown(tmp_path, other.id)
     for control in "\x1b\x9b\x07\x08\r\u202e\u2066\u200f\x00":
         assert control not in said
+
+
+def test_a_whole_id_is_meant_before_those_that_begin_with_it() -> None:
+    assert the_one("x1", ["x1", "x1-2"], "a line") == "x1"
+    assert the_one("x1-", ["x1", "x1-2"], "a line") == "x1-2"
+    for begins, words in (("x", "several"), ("y", "none that begins"), ("", "none")):
+        with pytest.raises(InputError, match=words):
+            the_one(begins, ["x1", "x1-2"], "a line")

@@ -9,7 +9,7 @@ import pytest
 
 from symdistill.datafiles import write_rows
 from symdistill.errors import InputError
-from symdistill.pool import home_of, read_pool, withdrawn_ids, words_of
+from symdistill.pool import home_of, read_pool, refused_words, withdrawn_ids, words_of
 from symdistill.records import Item, Knowledge, Verdict
 from symdistill.tables import write_records
 
@@ -63,9 +63,10 @@ def test_a_score_that_is_none_is_refused_with_its_row(tmp_path: Path, bad: objec
 def test_rows_without_text_are_counted(tmp_path: Path) -> None:
     pool = read_pool(table(tmp_path, [{"text": " "}, {"text": "a"}, {"p": 1}]))
     assert pool.refused == {"no text in 'text'": 2}
+    assert refused_words(pool) == "2 of 3 rows left out: row 1: no text in 'text' (and 1 more)"
     with pytest.raises(InputError, match="at least one line"):
         read_pool(table(tmp_path, [{"text": ""}]))
-    with pytest.raises(InputError, match="the nearest is 'sentence'"):
+    with pytest.raises(InputError, match="its columns are sentence"):
         read_pool(table(tmp_path, [{"sentence": "a"}]))
 
 
@@ -119,3 +120,85 @@ def test_half_a_surrogate_pair_is_text_like_any_other(tmp_path: Path) -> None:
 def test_no_spreadsheet_takes_an_id_for_a_number(tmp_path: Path) -> None:
     pool = read_pool(table(tmp_path, [{"text": f"line {i}"} for i in range(50)]))
     assert all(one.id[0].isalpha() for one in pool.lines)
+
+
+@pytest.mark.parametrize("column", ["group", "question"])
+def test_the_hash_covers_groups_and_questions(tmp_path: Path, column: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": i, "text": "Same.", "group": f"g{i}", "question": f"q{i}"} for i in range(3)
+    ]
+
+    def hash_of(name: str) -> str:
+        return read_pool(table(tmp_path, rows), id="id", group="group", question=name).hash
+
+    before = hash_of("question")
+    rows.reverse()
+    assert hash_of("question") == before
+    rows[0][column] = "another"
+    assert hash_of("question") != before
+
+
+def test_repeats_of_a_text_are_numbered_by_score_whatever_their_order(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": "Same.", "p": 0.2, "g": "b"},
+        {"text": "other", "p": 0.5, "g": "a"},
+        {"text": "same", "p": 0.9, "g": "a"},
+        {"text": "Same.", "p": 0.2, "g": "a"},
+    ]
+    pools = [
+        read_pool(table(tmp_path, order), score="p", group="g") for order in (rows, rows[::-1])
+    ]
+    assert pools[0].hash == pools[1].hash
+    ids = [{(one.text, one.score, one.group): one.id for one in pool.lines} for pool in pools]
+    assert ids[0] == ids[1]
+    first, second, third = (ids[0][key] for key in [
+        ("same", 0.9, "a"), ("Same.", 0.2, "a"), ("Same.", 0.2, "b")
+    ])  # fmt: skip
+    assert (second, third) == (f"{first}-2", f"{first}-3")
+    unscored = read_pool(table(tmp_path, rows))
+    assert {one.id for one in unscored.lines} == set(ids[0].values())
+
+
+def test_a_column_with_no_cell_filled_in_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "lines.csv"
+    path.write_text("text,label\na,\nb,\n")
+    assert [one.label for one in read_pool(path, label="label").lines] == [None, None]
+    with pytest.raises(InputError, match="a column 'labels'"):
+        read_pool(path, label="labels")
+
+
+def test_a_number_too_large_for_a_score_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text(f'{{"text": "a", "p": {"9" * 400}}}\n')
+    with pytest.raises(InputError, match=r"row 1 .* correct it"):
+        read_pool(path, score="p")
+
+
+def test_a_withdrawal_cut_off_by_a_kill_is_passed_over(tmp_path: Path) -> None:
+    path = table(tmp_path, [{"text": "a"}, {"text": "b"}])
+    first, second = read_pool(path).lines
+    home = home_of(path)
+    home.mkdir()
+    whole = json.dumps({"id": first.id, "why": "wrong"})
+    torn = json.dumps({"id": second.id, "why": "wrong"})[:-9]
+    for content in (f"{whole}\n{torn}", f"{torn}\n{whole}\n", f"{whole}\n{{"):
+        (home / "withdrawn.jsonl").write_text(content)
+        assert withdrawn_ids(home) == {first.id: "wrong"}
+        assert [one.id for one in read_pool(path).lines] == [second.id]
+    (home / "withdrawn.jsonl").write_text(f'{{"id" "{first.id}"}}\n')  # by hand, and wrong
+    with pytest.raises(InputError, match="line 1 is not JSON"):
+        withdrawn_ids(home)
+
+
+@pytest.mark.parametrize(("said", "meant"), [("0,83502", "0.83502"), ("84 %", "0.84")])
+def test_a_number_written_otherwise_is_told(tmp_path: Path, said: str, meant: str) -> None:
+    path = tmp_path / "lines.csv"
+    path.write_text(f'text,p\na,"{said}"\n')
+    with pytest.raises(InputError, match=f"row 1 after the header .* write {meant}$"):
+        read_pool(path, score="p")
+
+
+def test_a_label_that_says_nothing_is_none(tmp_path: Path) -> None:
+    pool = read_pool(table(tmp_path, [{"text": "a", "ok": "NA"}, {"text": "b", "ok": " v "}]),
+                     label="ok")  # fmt: skip
+    assert [one.label for one in pool.lines] == [None, "v"] and words_of("v") == "valid"

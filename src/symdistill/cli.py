@@ -23,9 +23,10 @@ from rich.console import Console
 
 from symdistill import __version__
 from symdistill.commands.audit import audit
-from symdistill.commands.certify import certify, plan
+from symdistill.commands.certify import certify
 from symdistill.commands.critic import app as critic
 from symdistill.commands.label import label
+from symdistill.commands.plan import plan
 from symdistill.commands.withdraw import withdraw
 from symdistill.errors import InputError, SymdistillError
 

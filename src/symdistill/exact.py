@@ -2,8 +2,9 @@
 
 Takes how many lines there are, how many were drawn at random and what was found among them; gives
 intervals that hold at their level for every possible truth, also for five lines. Where lines are
-counted the sums are of whole numbers, so that nothing is lost by rounding. Costs, for draws from
-100,000 lines: 2 ms for 200, 0.2 s for 2,000, 6 s for 20,000.
+counted the sums are of whole numbers, so that nothing is lost by rounding; beyond 5,000 drawn lines
+they are scipy's, right to about nine digits. Costs, for draws from 100,000 lines: 2 ms for 200,
+0.2 s for 2,000, a second at most.
 
 An interval is an inverted test: it holds every truth under which what was seen is not among the
 most surprising outcomes, `(1 - level) / 2` on either side (Clopper and Pearson 1934; for draws
@@ -15,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from math import comb, exp, fsum, lgamma, log, log1p
+
+EXACT_TO = 5_000  # drawn lines up to which sums are of whole numbers
 
 
 def precision_interval(
@@ -86,7 +89,16 @@ def _tail(level: float) -> Fraction:
 
 def _least_valid(population: int, drawn: int, found: int, level: float) -> int:
     """The smallest count in the population under which `found` or more are no surprise."""
-    limit = _tail(level) * comb(population, drawn)
+    tail, last = _tail(level), population - drawn + found
+    if drawn > EXACT_TO:
+        from scipy.stats import hypergeom
+
+        return _first(
+            lambda count: float(hypergeom.sf(found - 1, population, count, drawn)) > tail,
+            found,
+            last,
+        )
+    limit = tail * comb(population, drawn)
 
     def plausible(count: int) -> bool:
         if 2 * found > drawn:  # the shorter sum
@@ -94,7 +106,7 @@ def _least_valid(population: int, drawn: int, found: int, level: float) -> int:
         fewer = _ways_at_least(population, drawn, drawn - found + 1, population - count)
         return comb(population, drawn) - fewer > limit
 
-    return _first(plausible, found, population - drawn + found)
+    return _first(plausible, found, last)
 
 
 def _ways_at_least(population: int, drawn: int, found: int, count: int) -> int:

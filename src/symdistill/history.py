@@ -52,6 +52,26 @@ def find_line(run: Path, id_: str) -> tuple[str, str]:
     return id, text
 
 
+def the_one(begins: str, ids: Sequence[str], what: str) -> str:
+    """The one of `ids` that is, or else begins, as given; `what` it is, for messages.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    found = [begins] if begins in ids else [id for id in ids if begins and id.startswith(begins)]
+    if not found:
+        raise InputError(
+            f"expected the id of {what}; found none that begins with {begins!r}; check the id and "
+            "where it comes from"
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"expected one line; several ids begin with {begins!r} (such as {found[0]} and "
+            f"{found[1]}); give more digits"
+        )
+    return found[0]
+
+
 def students_trained_on(run: Path, id: str) -> list[Path]:
     """The folders of the run's students that were trained on a line, the oldest first."""
     import duckdb
@@ -82,24 +102,11 @@ def _find(db: Any, run: Path, id_: str, names: Sequence[str]) -> tuple[str, str]
             f"expected a finished run at {run}; it has no tables yet; run it first, or give "
             "--run FOLDER"
         )
-    found = [
-        (name, id)
-        for name in names
-        for (id,) in _rows(
-            db, tables, name, "SELECT id FROM {} WHERE starts_with(id, ?) ORDER BY id LIMIT 3", id_
-        )
-    ]
-    if not id_ or not found:
-        raise InputError(
-            f"expected the id of a line in {run}; found none that begins with {id_!r}; ids are in "
-            "tables/knowledge.parquet and in the report"
-        )
-    if len(found) > 1:
-        raise InputError(
-            f"expected one line; several ids begin with {id_!r} (such as {found[0][1]} and "
-            f"{found[1][1]}); give more digits"
-        )
-    return found[0]
+    query = "SELECT id FROM {} WHERE starts_with(id, ?) ORDER BY id LIMIT 3"
+    found = {id: name for name in names for (id,) in _rows(db, tables, name, query, id_)}
+    where = f"a line in {run} (ids are in tables/knowledge.parquet and in the report)"
+    id = the_one(id_.lower(), list(found), where)
+    return found[id], id
 
 
 def _rows(db: Any, tables: Path, name: str, query: str, value: str) -> list[tuple[Any, ...]]:

@@ -6,21 +6,23 @@ come from anywhere: a critic, a likelihood, a model asked to judge, agreement of
 pass; all lines are held in memory (100,000 short ones: about 100 MB).
 
 An id of a file's line follows from its text and question alone (or its id column), so that a score
-or a label may be added later without making it another line. Labels and certificates of a source
-lie in its `home`: the run folder itself, or a folder beside the file.
+or a label may be added later without making it another line; lines of the same text are numbered,
+best score first. Labels and certificates of a source lie in its `home`: the run folder itself, or a
+folder beside the file.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from symdistill.datafiles import expect_columns, is_missing, read_rows
+from symdistill.datafiles import expect_columns, is_missing, json_rows, read_rows, row_named
 from symdistill.errors import InputError
 from symdistill.records import Item, Knowledge, Verdict, content_hash, normalise
 from symdistill.tables import iter_records
@@ -28,10 +30,11 @@ from symdistill.tables import iter_records
 LabelWord = Literal["valid", "invalid", "unsure"]
 
 _WORDS: Mapping[str, LabelWord] = {
-    **dict.fromkeys(("valid", "true", "yes", "1", "1.0", "good", "correct"), "valid"),
-    **dict.fromkeys(("invalid", "false", "no", "0", "0.0", "bad", "incorrect"), "invalid"),
-    **dict.fromkeys(("unsure", "unknown", "?"), "unsure"),
+    **dict.fromkeys(("valid", "true", "yes", "1", "1.0", "good", "correct", "v"), "valid"),
+    **dict.fromkeys(("invalid", "false", "no", "0", "0.0", "bad", "incorrect", "i"), "invalid"),
+    **dict.fromkeys(("unsure", "unknown", "?", "u"), "unsure"),
 }
+_NOTHING = ("", "na", "n/a", "nan", "none", "null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Pool:
     home: Path  # where labels.sqlite, certificates/ and withdrawn.jsonl of the source lie
     lines: tuple[Line, ...]
     refused: Mapping[str, int] = field(default_factory=dict)  # reason -> rows
+    first_refused: Mapping[str, int] = field(default_factory=dict)  # reason -> the first such row
 
     def ranked(self) -> list[Line]:
         """The lines by score, best first; ties by a hash of the id, whatever the file's order.
@@ -76,10 +80,10 @@ class Pool:
 
     @cached_property
     def hash(self) -> str:
-        """Of the ids, texts and scores; neither of labels nor of the order in the file."""
+        """Of the ids, texts, scores, groups and questions; not of labels or the file's order."""
         return content_hash(
-            sorted([one.id, one.text, None if one.score is None else repr(one.score)]
-                   for one in self.lines), 64
+            sorted([one.id, one.text, None if one.score is None else repr(one.score),
+                    one.group, one.question] for one in self.lines), 64
         )  # fmt: skip
 
 
@@ -110,19 +114,34 @@ def read_pool(
     """
     source = source.expanduser()
     refused: Counter[str] = Counter()
+    first_refused: dict[str, int] = {}
     if source.is_dir():
         lines = list(_run_lines(source))
     else:
         columns = {"text": text, "score": score, "label": label, "group": group,
                    "question": question, "id": id}  # fmt: skip
-        lines = list(_file_lines(source, columns, refused))
+        lines = list(_file_lines(source, columns, refused, first_refused))
+        if id is None:
+            lines = _repeats_numbered(lines)
     home = home_of(source)
     gone = set() if withdrawn else set(withdrawn_ids(home))
     lines = [one for one in lines if one.id not in gone]
     if not lines:
         why = "; ".join(f"{count} rows: {reason}" for reason, count in refused.most_common(3))
         raise InputError(f"expected at least one line in {source}; got none ({why or 'empty'})")
-    return Pool(source, home, tuple(lines), dict(refused))
+    return Pool(source, home, tuple(lines), dict(refused), first_refused)
+
+
+def refused_words(pool: Pool) -> str | None:
+    """Which rows of the file are no lines, and why; None where all are."""
+    if not pool.refused:
+        return None
+    left_out = sum(pool.refused.values())
+    reasons = []
+    for why, count in pool.refused.items():
+        more = f" (and {count - 1:,} more)" if count > 1 else ""
+        reasons.append(f"{row_named(pool.source, pool.first_refused[why])}: {why}{more}")
+    return f"{left_out:,} of {left_out + len(pool.lines):,} rows left out: {'; '.join(reasons)}"
 
 
 def home_of(source: Path) -> Path:
@@ -134,14 +153,24 @@ def home_of(source: Path) -> Path:
 def withdrawn_ids(home: Path) -> dict[str, str]:
     """The ids of withdrawn lines, each with why.
 
+    A line that a kill cut off is passed over: its withdrawal was never confirmed.
+
     Raises:
         InputError: the list cannot be read.
     """
     path = home / "withdrawn.jsonl"
     found: dict[str, str] = {}
-    if not path.is_file():
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
         return found
-    for number, row in read_rows(path, what="withdrawn lines"):
+    except OSError as error:
+        raise InputError(
+            f"expected a readable list of withdrawn lines at {path}; got: {error.strerror}; check "
+            "its permissions"
+        ) from error
+    whole = (b"" if one.startswith(b"{") and not one.endswith(b"}") else one for one in lines)
+    for number, row in json_rows(whole):
         if isinstance(row, str) or not isinstance(row.get("id"), str):
             raise InputError(
                 f"expected one withdrawal a line in {path}; line {number} "
@@ -154,23 +183,33 @@ def withdrawn_ids(home: Path) -> dict[str, str]:
     return found
 
 
+def is_empty_label(cell: Any) -> bool:
+    """Whether a cell for a label holds none: blank, or a word by which programs mean nothing."""
+    return is_missing(cell) or str(cell).strip().casefold() in _NOTHING
+
+
 def words_of(label: str) -> LabelWord | None:
     """What a label says: valid, invalid or unsure; None if it is no word for either."""
     return _WORDS.get(label.strip().casefold())
 
 
 def _file_lines(
-    source: Path, columns: Mapping[str, str | None], refused: Counter[str]
+    source: Path,
+    columns: Mapping[str, str | None],
+    refused: Counter[str],
+    first_refused: dict[str, int],
 ) -> Iterator[Line]:
+    """The lines of a file; without an id column, those of the same text have the same id."""
     needed = [name for name in columns.values() if name is not None]
     text_column = columns["text"] or "text"
     own = set(needed)
-    seen: dict[str, int] = {}
-    found: dict[str, None] = {}  # columns of the rows, where there is no header
+    seen: dict[str, int] = {}  # id of an id column -> row
+    found: dict[str, None] = {}  # columns of the rows
     count = 0
     for number, row in read_rows(source, needed, what="lines"):
         if isinstance(row, str):
             refused[row] += 1
+            first_refused.setdefault(row, number)
             continue
         found |= dict.fromkeys(row)
         cells = {
@@ -179,7 +218,9 @@ def _file_lines(
         }
         said = cells["text"]
         if not isinstance(said, str) or not said.strip():
-            refused[f"no text in {text_column!r}"] += 1
+            why = f"no text in {text_column!r}"
+            refused[why] += 1
+            first_refused.setdefault(why, number)
             continue
         count += 1
         yield Line(
@@ -189,10 +230,10 @@ def _file_lines(
             score=_number(cells["score"], columns["score"], number, source),
             group=None if cells["group"] is None else str(cells["group"]),
             question=None if cells["question"] is None else str(cells["question"]),
-            label=None if cells["label"] is None else str(cells["label"]).strip() or None,
+            label=None if is_empty_label(cells["label"]) else str(cells["label"]).strip(),
             fields={name: value for name, value in row.items() if name not in own},
         )
-    if found:  # JSON Lines have no header, so this is the first moment to tell
+    if found and source.suffix.lower() == ".jsonl":  # no header: only the rows can say
         expect_columns(needed if count else [text_column], list(found), source)
 
 
@@ -208,12 +249,12 @@ def _id(
         said = normalise(str(cells["text"]))
         asked = cells["question"]
         # a letter in front, or a spreadsheet takes one id in a thousand for a number
-        id = f"x{content_hash(['line', said, None if asked is None else normalise(str(asked))])}"
-        seen[id] = seen.get(id, 0) + 1
-        return id if seen[id] == 1 else f"{id}-{seen[id]}"
+        return f"x{content_hash(['line', said, None if asked is None else normalise(str(asked))])}"
     if cells["id"] is None:
-        raise InputError(f"expected an id in {column!r} on every row of {source}; row {number} "
-                         "has none; fill it in, or leave --id out")  # fmt: skip
+        raise InputError(
+            f"expected an id in {column!r} on every row of {source}; {row_named(source, number)} "
+            "has none; fill it in, or leave --id out"
+        )
     id = str(cells["id"])
     if id in seen:
         raise InputError(
@@ -224,15 +265,45 @@ def _id(
     return id
 
 
+def _repeats_numbered(lines: Sequence[Line]) -> list[Line]:
+    """Lines of one id told apart by "-2", "-3", ...; which is which is not up to their order."""
+    same: dict[str, list[Line]] = {}
+    for one in lines:
+        same.setdefault(one.id, []).append(one)
+    ids = {
+        one.number: f"{one.id}-{place}"
+        for repeats in same.values()
+        for place, one in enumerate(sorted(repeats, key=_best_first)[1:], start=2)
+    }
+    return [replace(one, id=ids[one.number]) if one.number in ids else one for one in lines]
+
+
+def _best_first(one: Line) -> tuple[float, str, str, str]:
+    score = -math.inf if one.score is None or math.isnan(one.score) else one.score
+    return -score, one.group or "", one.text, one.question or ""
+
+
 def _number(value: Any, column: str | None, number: int, source: Path) -> float | None:
     if value is None:
         return None
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        meant = _number_meant(value)
         raise InputError(
-            f"expected a number in {column!r} on row {number} of {source}; got {str(value)[:40]!r}"
+            f"expected a number in {column!r} on {row_named(source, number)} of {source}; got "
+            f"{str(value)[:40]!r}; "
+            + (f"write {meant:g}" if meant is not None else "correct it, or take the row out")
         ) from None
+
+
+def _number_meant(value: Any) -> float | None:
+    """The number that is written with a comma or as a percentage."""
+    said = str(value).strip()
+    if not re.fullmatch(r"[+-]?\d+([.,]\d+)?\s*%?", said):
+        return None
+    meant = float(said.rstrip("% ").replace(",", ".")) / (100 if said.endswith("%") else 1)
+    return meant if math.isfinite(meant) else None
 
 
 def _run_lines(run: Path) -> Iterator[Line]:
@@ -285,6 +356,7 @@ def read_label(line: Line, source: Path) -> LabelWord | None:
     if word is None:
         raise InputError(
             "expected valid, invalid or unsure (or yes/no, true/false, 1/0) as a label; got "
-            f"{line.label[:40]!r} on row {line.number} of {source}; mend it or leave it empty"
+            f"{line.label[:40]!r} on {row_named(source, line.number)} of {source}; mend it or "
+            "leave it empty"
         )
     return word

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -127,7 +129,7 @@ def test_from_labels_to_scores(call: Call, tmp_path: Path) -> None:
     card = (folder / "README.md").read_text("utf-8")
     assert "| test |" in card and "taken as given" in card and report["version"] in card
 
-    assert "144 of 144 lines with a score" in call("score", lines)
+    assert "144 of 144 lines have a score, in the column score." in call("score", lines)
     scored = read(tmp_path / "lines.scored.csv")
     assert [{k: v for k, v in row.items() if k not in ("score", "empty")} for row in scored] == rows
     assert "empty" in scored[0]
@@ -153,7 +155,10 @@ def test_questions_numbers_and_no_groups(call: Call, tmp_path: Path) -> None:
         stream.write("{broken\n")
     said = call("score", other, "--critic", tmp_path / "c", "--out", tmp_path / "o.jsonl",
                 "--column", "valid")  # fmt: skip
-    assert "142 of 144 lines with a valid" in said and "Lines without one: 2;" in said
+    assert (
+        "142 of 144 lines have a score, in the column valid." in said
+        and "Lines without one: 2;" in said
+    )
     assert "Rows left out: 1 that could not be read; the first is not JSON." in said
     scored = read(tmp_path / "o.jsonl")
     assert scored[3]["valid"] is None and 0 < scored[5]["valid"] < 1
@@ -174,6 +179,44 @@ def test_labels_of_the_store(call: Call, tmp_path: Path) -> None:
     assert "120 labelled lines" in call("fit", lines, "--group", "concept")
     with pytest.raises(InputError, match="none of the 120 is there"):
         call("fit", lines, "--question", "q")
+
+
+def test_what_it_learnt_from_is_told_of_the_scores(call: Call, tmp_path: Path) -> None:
+    """Every labelled line, unsure ones too, by whatever ids the scored table is read."""
+    rows = [{**row, "key": f"k{i}"} for i, row in enumerate(table())]
+    rows[0]["ok"] = "unsure"
+    lines = write(tmp_path / "lines.csv", rows[:100])
+    call("fit", lines, "--label", "ok", "--group", "concept", "--id", "key")
+    folder = home_of(lines) / "critic"
+    kept = json.loads((folder / "learnt.json").read_text("utf-8"))
+    assert set(kept["ids"]) >= {one.id for one in read_pool(lines).lines}
+    assert {f"k{i}" for i in range(100)} <= set(kept["ids"])
+
+    other = write(tmp_path / "other.jsonl", [{**row, "ok": None} for row in rows[60:] + rows[:1]])
+    said = call("score", other, "--critic", folder, "--id", "key", "--column", "s")
+    assert "Lines that the critic learnt from: 41; a certificate" in said
+    scored = tmp_path / "other.scored.jsonl"
+    known = json.loads((home_of(scored) / "learnt.json").read_text("utf-8"))
+    assert known["column"] == "s" and known["critic"] == kept["critic"]
+    for key in (None, "key"):
+        taught = {one.number for one in read_pool(scored, id=key).lines if one.id in known["ids"]}
+        assert taught == {*range(1, 41), 85}
+    assert not list(home_of(scored).glob("*.jsonl"))  # the table is in its place
+
+
+def test_withdrawn_lines_are_neither_learnt_nor_scored(call: Call, tmp_path: Path) -> None:
+    lines = write(tmp_path / "lines.jsonl", table())
+    gone = [one.id for one in read_pool(lines).lines[:3]]
+    home_of(lines).mkdir()
+    write(home_of(lines) / "withdrawn.jsonl", [{"id": id, "why": "rude"} for id in gone])
+    said = call("fit", lines, "--label", "ok", "--group", "concept")
+    assert "141 labelled lines" in said and "3 withdrawn" in said
+    said = call("score", lines)
+    assert "141 of 144 lines" in said and "Withdrawn lines: 3; they stay" in said
+    assert "Lines without one" not in said
+    scored = tmp_path / "lines.scored.jsonl"
+    assert [row["score"] for row in read(scored)[:3]] == [None] * 3
+    assert len(read_pool(scored, score="score").ranked()) == 141
 
 
 def test_the_learning_curve_is_told(call: Call, tmp_path: Path) -> None:
@@ -230,6 +273,87 @@ def test_bad_usage_is_one_sentence(
         call("fit", tmp_path / "lines.csv", *options)
     assert "\n" not in str(told.value)
     assert not (tmp_path / "lines.csv.symdistill").exists()
+
+
+@pytest.fixture
+def run_folder(call: Call, encoder: Path, tmp_path: Path) -> Path:
+    """A run whose newest critic reads two numbers a line."""
+    rows = table()
+    run = tmp_path / "run"
+    for number, wide in (("9", False), ("10", True)):
+        judge = EncoderCritic.fit(
+            [row["text"] for row in rows], np.ones((144, 2)) if wide else None,
+            [row["ok"] == "yes" for row in rows], [row["concept"] for row in rows],
+            encoder=encoder, epochs=1,
+        )  # fmt: skip
+        judge.save(run / "critics" / number)
+    labels = write(tmp_path / "labels.jsonl", rows[:5])
+    (run / "config.yaml").write_text(f"model: embedded:x\ncritic:\n  labels: ['{labels}']\n")
+    return run
+
+
+def test_a_runs_own_critic_reads_the_likelihoods_of_the_rows(
+    call: Call, run_folder: Path, tmp_path: Path
+) -> None:
+    rows = [{**row, "logprob": -3.0 - i, "tokens": 2} for i, row in enumerate(table())]
+    rows[7]["logprob"] = None
+    lines = write(tmp_path / "lines.jsonl", rows)
+    said = call("score", lines, "--critic", run_folder)
+    assert "143 of 144 lines have a score" in said and "learnt from: 5;" in said
+    nats = np.array([[-3.5 / 2 + 0.25, -3.0], [-4.0 / 2, -4.0]])
+    judge = EncoderCritic.load(run_folder / "critics" / "10")  # 10 is newer than 9
+    found = [row["score"] for row in read(tmp_path / "lines.scored.jsonl")[:2]]
+    assert found == pytest.approx(judge.score([row["text"] for row in rows[:2]], nats))
+
+    plain = write(tmp_path / "plain.jsonl", table())
+    with pytest.raises(InputError, match=r"no logprob and no tokens.*--likelihood embedded:x"):
+        call("score", plain, "--critic", run_folder)
+    assert critic._critic_folder(run_folder, None).name == "10"  # of `critic score RUN`
+
+
+def test_what_a_critic_learnt_from_may_not_be_known(
+    call: Call, run_folder: Path, tmp_path: Path
+) -> None:
+    lines = write(tmp_path / "lines.jsonl", table())
+    (tmp_path / "labels.jsonl").unlink()
+    said = call("score", lines, "--critic", run_folder / "critics" / "9")
+    assert "is not kept with it: a certificate of this table must not use labels" in said
+    with pytest.raises(InputError, match="learnt with 0 numbers a line"):
+        call("score", lines, "--critic", run_folder / "critics" / "9", "--likelihood", "x")
+
+
+def test_scores_and_numbers_that_are_all_alike_are_told(call: Call, tmp_path: Path) -> None:
+    lines = write(tmp_path / "lines.jsonl", [{**row, "p": 1} for row in table()])
+    said = call("fit", lines, "--label", "ok", "--group", "concept", "--number", "p")
+    assert "All lines have the same p: it says nothing" in said
+    same = write(tmp_path / "same.jsonl", [{"text": "noun1 can fly .", "p": 1}] * 3)
+    said = call("score", same, "--critic", home_of(lines) / "critic")
+    assert "All have the same score, " in said and "tells no line from another" in said
+    assert "All have" not in call("score", lines)
+
+
+def test_a_long_wait_is_told_once_its_length_is_known() -> None:
+    said: list[str] = []
+    times = iter([0.0, 1.0, 4.0, 8.0])
+    step = critic.paced(lambda done: None, 50_000, said.append, clock=lambda: next(times))
+    for _ in range(3):
+        step(1000)
+    assert said == ["About 500 lines a second: 1.6 min or more for the 48,000 lines left."]
+    step = critic.paced(lambda done: None, 50, said.append, clock=iter([0.0, 4.0]).__next__)
+    step(40)
+    assert len(said) == 1
+
+
+def test_warnings_of_the_libraries_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        critic._prepare_torch()
+        warnings.warn_explicit("x", FutureWarning, "f.py", 1, module="transformers.modeling_utils")
+        warnings.warn_explicit("y", FutureWarning, "f.py", 1, module="mine")
+    assert [str(one.message) for one in caught] == ["y"]
 
 
 def test_a_changed_critic_is_refused(call: Call, tmp_path: Path) -> None:

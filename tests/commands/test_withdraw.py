@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,17 +14,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from symdistill.commands.withdraw import withdraw
-from symdistill.critic.certificate import (
-    Labelling,
-    certify,
-    freeze,
+from symdistill.critic.certificate import Labelling, certify, freeze, ids_text
+from symdistill.critic.kept_certificates import (
+    keep_pool,
     read_certificates,
+    void_outdated,
     write_certificate,
 )
 from symdistill.errors import InputError, RunError
 from symdistill.history import find_line, history, newest_run, students_trained_on
+from symdistill.labelling.store import LabelStore
 from symdistill.ledger import Ledger
-from symdistill.pool import LabelWord, Line, Pool, read_pool, withdrawn_ids
+from symdistill.pool import LabelWord, Line, read_pool, withdrawn_ids
 from symdistill.records import Item, Knowledge, Lineage, Verdict, View
 from symdistill.tables import write_records
 
@@ -71,17 +74,16 @@ def run(tmp_path: Path) -> Path:
 
 
 def issue(run: Path, *held: Knowledge) -> Path:
-    """Certify lines of the run and twelve others, all labelled; gives the certificate's path."""
-    others = [f"other {number}" for number in range(12)]
-    texts = {one.id: one.text for one in held} | {one: one for one in others}
-    lines = [Line(id, n, text, 1 / n) for n, (id, text) in enumerate(texts.items(), start=1)]
-    pool = Pool(run, run, tuple(lines))
-    frozen = freeze(
-        pool.ranked(), pool.hash, precision=[0.5], max_share=1.0, delta=0.5, labels=len(lines)
-    )
-    labels: list[tuple[str, LabelWord]] = [(line.id, "valid") for line in pool.ranked()]
-    (found,) = certify(pool.ranked(), frozen, labels, source="demo", labelling=Labelling())
-    assert found.certified and found.kept == len(lines)
+    """A certificate that holds these lines of the run; gives its path."""
+    lines = [Line(str(n), n, f"other {n}", 1 / n) for n in range(1, 13)]
+    frozen = freeze(lines, "", precision=[0.5], max_share=1.0, delta=0.5, labels=len(lines))
+    labels: list[tuple[str, LabelWord]] = [(line.id, "valid") for line in lines]
+    (found,) = certify(lines, frozen, labels, source="demo", labelling=Labelling())
+    assert found.certified
+    pool, ids = read_pool(run), tuple(sorted(one.id for one in held))
+    keep_pool(pool)
+    mark = hashlib.sha256(ids_text(ids).encode()).hexdigest()
+    found = replace(found, pool_hash=pool.hash, line_ids=ids, line_ids_hash=mark, labels_hash=mark)
     return write_certificate(run, found)
 
 
@@ -110,11 +112,73 @@ def test_only_students_of_later_rounds_were_trained_on_it(run: Path) -> None:
 
 
 def test_certificates_that_hold_the_line_are_voided_once(run: Path) -> None:
-    both, other = issue(run, BARK, BITE), issue(run, BITE, SLEEP)
+    both, other = issue(run, BARK, BITE), issue(run, BITE)
     told = said(BARK.id, "--why", "false", "--run", run)
-    assert both.name in told and other.name not in told and "symdistill certify" in told
+    assert both.name in told and other.name not in told
+    assert f"  symdistill plan {run} --precision 0.5 --max-share 1" in told
     assert voided(run) == {both.name: f"line {BARK.id} was withdrawn: false"}
     assert both.name not in said(BARK.id, "--why", "false", "--run", run)
+
+
+def test_a_certificate_that_does_not_hold_the_line_goes_on_standing(run: Path) -> None:
+    issue(run, BITE)
+    assert "no certificate" in said(BARK.id, "--why", "false", "--run", run)
+    assert void_outdated(run) == ([], [])
+    said(BARK.id, "--undo", "--run", run)
+    assert void_outdated(run) == ([], []) and not voided(run)
+
+
+def test_certificates_are_voided_before_anything_else(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = issue(run, BARK)
+
+    def killed(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("symdistill.commands.withdraw._record", killed)
+    with pytest.raises(MemoryError):
+        said(BARK.id, "--why", "false", "--run", run)
+    assert list(voided(run)) == [held.name]
+
+
+def test_a_certificate_that_cannot_be_read_does_not_save_the_others(run: Path) -> None:
+    held, broken = issue(run, BARK), run / "certificates" / "0.json"
+    broken.write_text("{")
+    with pytest.raises(RunError, match=r"could not read .*0\.json; trust none"):
+        said(BARK.id, "--why", "false", "--run", run)
+    broken.unlink()
+    assert list(voided(run)) == [held.name] and withdrawn_ids(run) == {BARK.id: "false"}
+
+
+def test_a_withdrawal_that_was_cut_off_spoils_no_later_one(run: Path) -> None:
+    (run / "withdrawn.jsonl").write_text('{"id": "ab')
+    said(BARK.id, "--why", "false", "--run", run)
+    assert withdrawn_ids(run) == {BARK.id: "false"}
+
+
+def test_a_run_that_ends_voids_before_it_tells_and_though_nothing_is_kept(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from symdistill import recipes
+    from symdistill.recipes.i2d2 import I2D2Config
+    from symdistill.run import Run
+
+    issue(run, BARK)
+
+    def ended(*_: object) -> dict[str, object]:
+        none = [Verdict(line.id, "selection", 0.0) for line in LINES]
+        write_records(run / "tables" / "verdicts.parquet", Verdict, none)
+        return {}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "recipe", lambda name: (I2D2Config, ended))
+    monkeypatch.setattr(Run, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.run_recipe(I2D2Config(), run)
+    assert len(voided(run)) == 1
 
 
 def test_what_was_cut_off_before_voiding_is_made_up_for(run: Path) -> None:
@@ -129,7 +193,7 @@ def test_it_can_be_undone(run: Path) -> None:
     held = issue(run, BARK, BITE)
     said(BARK.id, "--why", "false", "--run", run)
     told = said(BARK.id[:6], "--undo", "--run", run)
-    assert "certify again" in told and list(voided(run)) == [held.name]
+    assert "`symdistill certify` makes another" in told and list(voided(run)) == [held.name]
     assert withdrawn_ids(run) == {}
     assert BARK.id in {line.id for line in read_pool(run).lines}
     with pytest.raises(InputError, match="a withdrawn line"):
@@ -162,6 +226,38 @@ def test_a_line_of_a_file(tmp_path: Path) -> None:
     assert [line.text for line in read_pool(file, text="said").lines] == ["Dogs bark."]
     said(lines[1].id, "--undo", "--file", file)
     assert len(read_pool(file, text="said").lines) == 2
+
+
+def test_a_line_of_a_file_is_named_by_its_row_or_its_text(tmp_path: Path) -> None:
+    file = tmp_path / "lines.csv"
+    file.write_text("text\nDogs bark.\nCats bark.\nDogs bark.\n", encoding="utf-8")
+    assert "Cats bark." in said("--row", 2, "--why", "false", "--file", file)
+    assert [line.text for line in read_pool(file).lines] == ["Dogs bark."] * 2
+    said("Cats bark.", "--undo", "--file", file)
+    said("Cats bark.", "--why", "false", "--file", file)
+    said("--row", 2, "--undo", "--file", file)
+    assert len(read_pool(file).lines) == 3
+    for words, message in (
+        (("Dogs bark.", "--why", "x"), "rows 1 and 3 of .* hold this text; give --row N"),
+        (("--row", 4, "--why", "x"), "row 4 holds none"),
+        (("abc", "--row", 1, "--why", "x"), "got both"),
+        (("--why", "x"), "got neither"),
+    ):
+        with pytest.raises(InputError, match=message):
+            said(*words, "--file", file)
+
+
+def test_labels_that_a_withdrawal_costs_are_told(tmp_path: Path) -> None:
+    from symdistill.commands.plan import plan
+
+    file = tmp_path / "lines.csv"
+    file.write_text("text,score\n" + "".join(f"Line {n}.,{n}\n" for n in range(100)))
+    plan(file, [0.5], score="score", max_share=0.5, labels=20, freeze=True)
+    with LabelStore(tmp_path / "lines.csv.symdistill") as store:
+        (draw,) = store.draws()
+        store.answer(draw.id, draw.items[0].line_id, "ann", "valid")
+    told = said("--row", 1, "--why", "false", "--file", file)
+    assert "its labels no longer count (1)" in told
 
 
 def test_ids_of_a_file_may_come_from_a_column(tmp_path: Path) -> None:
@@ -216,7 +312,7 @@ def test_several_lines_that_begin_so(run: Path) -> None:
     assert find_line(run, "ab3") == ("ab34", "y")
 
 
-def test_a_list_that_cannot_be_written(run: Path) -> None:
+def test_a_list_that_cannot_be_read(run: Path) -> None:
     (run / "withdrawn.jsonl").mkdir()
-    with pytest.raises(RunError, match=r"expected to write .*withdrawn\.jsonl"):
+    with pytest.raises(InputError, match=r"list of withdrawn lines at .*withdrawn\.jsonl"):
         said(BARK.id, "--why", "x", "--run", run)

@@ -5,12 +5,15 @@ import pytest
 
 from symdistill.critic.baselines import (
     SURFACE,
+    baseline_scores,
     likelihood_scores,
     negation_scores,
     surface_cues,
     surface_scores,
     tfidf_scores,
+    verdict,
 )
+from symdistill.critic.forms import Form
 
 pytestmark = pytest.mark.unit
 
@@ -64,3 +67,40 @@ def test_each_learns_what_it_reads_and_no_more() -> None:
     pairs = list(zip(nouns * 2, words, strict=True))
     assert tfidf_scores(pairs[:60], valid[:60], pairs[60:]).shape == (20,)
     assert tfidf_scores(["?", "!"], valid[:2], ["..."]).tolist() == [0.5]
+
+
+def test_a_number_alone_points_the_way_its_labels_say() -> None:
+    texts = ["A stone.", "A bird.", "A bell.", "A boat."]
+    valid = np.array([True, True, False, False])
+    beside = np.array([[0.0, 5.0, -1.0, -4.0], [1.0, 4.0, -1.5, -6.0],
+                       [2.0, 3.0, -2.0, -8.0], [3.0, 2.0, -2.5, -9.0]])  # fmt: skip
+    form = Form.of({}, numbers=["cost", "trust"], likelihood="embedded:x")
+    found = baseline_scores(form, (texts, beside), valid, (texts, beside))
+    assert list(found) == [
+        "surface cues", "TF-IDF", "cost alone", "trust alone", "likelihood"
+    ]  # fmt: skip
+    assert found["cost alone"].tolist() == [0, -1, -2, -3]
+    assert found["trust alone"].tolist() == [5, 4, 3, 2]
+    assert found["likelihood"].tolist() == [1, 2 / 3, 1 / 3, 0]
+    assert list(baseline_scores(form, (texts, None), valid, (texts, None))) == [
+        "surface cues", "TF-IDF"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "says"),
+    [
+        (-0.1, -0.2, -0.05, "A baseline wins: words"),
+        (-0.1, -0.2, 0.02, "Not clearly better or worse than the best baseline, words"),
+        (0.1, -0.1, 0.2, "Not clearly better or worse"),
+        (0.1, 0.05, 0.2, "Better than the best baseline, words"),
+    ],
+)
+def test_the_verdict_is_on_the_best_baseline(
+    value: float, low: float, high: float, says: str
+) -> None:
+    theirs = {
+        "surface": {"auc": 0.6, "difference": {"value": 0.3, "low": 0.2, "high": 0.4}},
+        "words": {"auc": 0.7, "difference": {"value": value, "low": low, "high": high}},
+    }
+    assert verdict(theirs).startswith(says)

@@ -18,11 +18,10 @@ from symdistill.critic.certificate import (
     Certificate,
     Frozen,
     Labelling,
+    cannot_pass,
     certify,
     freeze,
-    read_certificates,
-    void,
-    write_certificate,
+    sunk_by_one,
 )
 from symdistill.critic.fixed_sequence import (
     fewest_bad,
@@ -32,6 +31,15 @@ from symdistill.critic.fixed_sequence import (
     precision_interval,
     walk_cuts,
     why_not_random,
+)
+from symdistill.critic.kept_certificates import (
+    Trial,
+    append_row,
+    keep_tested,
+    read_certificates,
+    read_tested,
+    void,
+    write_certificate,
 )
 from symdistill.errors import InputError
 from symdistill.pool import LabelWord, Line
@@ -200,7 +208,7 @@ def test_the_sentence_says_all_of_it() -> None:
     assert one.cut_score == lines[one.kept - 1].score
     for words_ in (
         f"Of these {one.kept:,} frozen lines (hash {one.line_ids_hash[:12]}), at least 80 % would "
-        "be marked valid by this labelling procedure (by ann, 2026-01-05 to 2026-01-06",
+        'be marked valid by this labelling procedure (by "ann", 2026-01-05 to 2026-01-06',
         "errs in at most 5 % of its uses",
         "12 lines labelled before had left the pool",
         "It says nothing about other lines, later rounds, the student, or other concepts",
@@ -389,3 +397,39 @@ def test_the_interval_of_many_labels_is_the_same_test_inverted() -> None:
     assert hypergeom.cdf(invalid, population, most + 1, drawn) <= 0.025
     assert hypergeom.sf(invalid - 1, population, fewest, drawn) > 0.025
     assert hypergeom.sf(invalid - 1, population, fewest - 1, drawn) <= 0.025
+
+
+def test_what_can_pass_with_so_many_labels() -> None:
+    lines, _ = pool(np.ones(200, dtype=bool), groups=2)
+    frozen = freeze(lines, "pool", precision=[0.95], max_share=1.0, labels=20)
+    ((statement, least),) = cannot_pass(lines, frozen).items()
+    assert statement == (None, 0.95)
+    bad = fewest_bad(200, 0.95)
+    assert p_value(200, bad, least, 0) <= 0.05 < p_value(200, bad, least - 1, 0)
+    enough = freeze(lines, "pool", precision=[0.95], max_share=1.0, labels=least)
+    assert not cannot_pass(lines, enough)
+    split = freeze(lines, "pool", precision=[0.5, 0.9], max_share=1.0, labels=50, groups=True)
+    assert set(cannot_pass(lines, split)) == {("g0", 0.9), ("g1", 0.9)}
+
+
+def test_rows_that_a_kill_cut_off_are_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "tested.jsonl"
+    keep_tested(tmp_path, Trial("use 1", "pool", (("a", "valid"),)))
+    file.write_bytes(file.read_bytes() + b'{"use": "use 2", "labelling": {}')
+    keep_tested(tmp_path, Trial("use 3", "pool", ()))
+    keep_tested(tmp_path, Trial("use 1", "pool", (("a", "valid"),)))  # a repeat
+    assert [one.use for one in read_tested(tmp_path)] == ["use 1", "use 3"]
+    append_row(file, {"use": "use 4"})
+    with pytest.raises(InputError, match=r"got on row 4: .* restore the file"):
+        read_tested(tmp_path)
+
+
+def test_it_is_known_where_one_invalid_line_ends_the_test() -> None:
+    lines = [Line(str(n), n, f"line {n}", 1 / n) for n in range(1, 1001)]
+    for labels, sunk in ((40, True), (600, False)):
+        frozen = freeze(lines, "", precision=[0.9], max_share=0.6, labels=labels)
+        found = sunk_by_one(lines, frozen)
+        assert (list(found) == [(None, 0.9)]) == sunk
+        if sunk:
+            size = round(found[None, 0.9] * 600 / labels)
+            assert p_value(size, fewest_bad(size, 0.9), found[None, 0.9], 1) > 0.05

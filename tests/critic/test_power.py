@@ -7,7 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from symdistill.critic.fixed_sequence import fewest_bad, p_value, walk_cuts
+from symdistill.critic.fixed_sequence import (
+    fewest_bad,
+    labels_at_start,
+    least_labels,
+    p_value,
+    walk_cuts,
+)
 from symdistill.critic.power import (
     all_sizes,
     allowed_invalid,
@@ -15,6 +21,7 @@ from symdistill.critic.power import (
     certified_cut,
     draw_labels,
     from_pilot,
+    pilot_auc,
     plan,
     simulate,
 )
@@ -52,6 +59,35 @@ def test_many_samples_at_once_are_what_one_by_one_gives() -> None:
         assert last[run] == [*passed, False].index(False) - 1
     assert labelled[:, -1].tolist() == [200] * 60
     assert walk_cuts([100], [], [], 0.8, 0.05)[0].p == 1  # no label says nothing
+
+
+@pytest.mark.parametrize(
+    ("precision", "labels"),
+    [(0.9, 30), (0.9, 41), (0.9, 60), (0.9, 100), (0.9, 120), (0.9, 1000), (0.8, 40), (0.8, 60),
+     (0.95, 100)],
+)  # fmt: skip
+def test_a_pool_that_is_all_valid_is_certified(precision: float, labels: int) -> None:
+    """The first cut holds enough of the labels, whatever the luck of the draw."""
+    sizes = all_sizes(8000, 4800, labels, precision, 0.05)
+    between = np.diff(np.concatenate([[0], sizes]))
+    bad = np.zeros((1000, len(sizes)), dtype=np.int64)
+    labelled, invalid = draw_labels(np.random.default_rng(0), bad, between, labels)
+    assert (certified_cut(sizes, labelled, invalid, precision, 0.05) >= 0).mean() >= 0.98
+
+
+@pytest.mark.parametrize(("precision", "least"), [(0.9, 29), (0.95, 59), (0.8, 14)])
+def test_the_fewest_labels_that_can_certify(precision: float, least: int) -> None:
+    assert least_labels(precision, 0.05) == least
+    for lines in (1, 20, 100, 5000):
+        bad, few = fewest_bad(lines, precision), least_labels(precision, 0.05, lines)
+        assert p_value(lines, bad, few, 0) <= 0.05 < p_value(lines, bad, few - 1, 0)
+        assert few <= least
+    assert least_labels(1.0, 0.05, 100) == 95
+
+
+def test_no_level_is_too_small() -> None:
+    assert labels_at_start(0.9, 1e-300, 1000) > 1000  # more than there are: only the largest cut
+    assert all_sizes(8000, 4800, 1000, 0.9, 1e-300).tolist() == [4800]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +150,34 @@ def test_a_weak_critic_is_told_plainly() -> None:
     assert found.needed is None
     assert "buys little" in found.advice
     assert "before anyone labels" in found.advice
+
+
+@pytest.mark.parametrize("lines", [1, 2, 11, 30, 80])
+def test_a_tiny_pool_is_not_asked_for_fewer_labels_than_prove_anything(lines: int) -> None:
+    found = plan(lines, 0.8, binormal(0.9, 0.7), max_share=0.6, ladder=True)
+    top = max(1, int(0.6 * lines))
+    least = max(10, least_labels(0.8, 0.05, top))
+    proposed = [*found.ladder, *([found.needed] if found.needed else [])]
+    assert all(one.labels >= least for one in proposed)
+    if top < least:
+        assert not proposed
+        assert f"at least {least} labels" in found.advice and "too few" in found.advice
+
+
+def test_a_group_gets_its_share_of_the_labels() -> None:
+    curve = binormal(0.85, 0.45)
+    alone = plan(800, 0.8, curve, labels=100, max_share=0.6, statements=10).asked
+    found = plan(8000, 0.8, curve, labels=1000, max_share=0.6, statements=10, part=0.1, ladder=True)
+    assert alone is not None and found.asked is not None
+    assert (found.asked.labels, found.asked.chance) == (1000, alone.chance)
+    assert [one.labels for one in found.ladder] == [1000, 2000, 4000]
+    assert found.needed is not None and found.needed.labels >= 1000
+
+
+def test_a_score_that_runs_the_other_way() -> None:
+    assert pilot_auc([1, 2, 3, 4], [True, False, True, False]) == (0.75, False)
+    assert pilot_auc(list(range(1, 41)), [place > 20 for place in range(1, 41)]) == (0.0, True)
+    assert pilot_auc([1, 2, 3], [False, True, False])[1] is False  # so few show nothing
 
 
 def test_bad_input() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from symdistill.errors import InputError
 from symdistill.labelling.formats import Format, read_answers, write_answers
-from symdistill.labelling.store import Draw, Given, Shown
+from symdistill.labelling.store import Draw, Given, Shown, name_of
 
 pytestmark = pytest.mark.unit
 _NUMBER = count()
@@ -73,7 +73,7 @@ def test_second_answers_come_back(tmp_path: Path, name: str) -> None:
 
 def test_a_draw_to_be_labelled_has_the_order_of_the_draw_and_no_score(tmp_path: Path) -> None:
     assert write_answers(tmp_path / "f.csv", DRAW) == 4
-    rows = list(csv.DictReader((tmp_path / "f.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "f.csv").open(encoding="utf-8-sig")))
     assert [row["id"] for row in rows] == ["b", "a", "c", "b"]  # the last one is the repeat
     assert list(rows[0]) == ["id", "text", "question", "label", "again"]
     assert {row["label"] for row in rows} == {""}
@@ -138,7 +138,10 @@ def test_an_export_of_argilla_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{"id": f"x{i}", "label": "valid"} for i in range(12)], "12 are not: 'x0', 'x1', 'x2', "),
+        (
+            [{"id": f"x{i}", "label": "valid"} for i in range(12)],
+            "12 are not: 'x0' on row 1, 'x1' on ",
+        ),
         ([{"id": "a", "label": "perhaps"}], "'perhaps' on row 1"),
         ([{"id": "a", "label": "first"}], "'first'"),
         ([{"id": "a", "label": "valid"}, {"id": "a", "label": "no"}], "valid and, on row 2, inval"),
@@ -219,7 +222,7 @@ def test_no_bytes_end_in_a_traceback(
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=8), st.text(max_size=8)),
-                unique_by=lambda one: (one[0], one[1].strip()), max_size=5),
+                unique_by=lambda one: (one[0], name_of(one[1])), max_size=5),
        st.sampled_from(FILES))  # fmt: skip
 def test_any_names_and_notes_come_back(
     tmp_path_factory: pytest.TempPathFactory,
@@ -228,9 +231,9 @@ def test_any_names_and_notes_come_back(
 ) -> None:
     format, name = kind
     answers = [
-        Given("d", line, who.strip(), "valid", False, AT, None, note.strip())
+        Given("d", line, name_of(who), "valid", False, AT, None, note.strip())
         for line, who, note in said
-        if who.strip()
+        if name_of(who)
     ]
     path = tmp_path_factory.getbasetemp() / f"round{next(_NUMBER)}{name}"
     write_answers(path, DRAW, answers, format=format)
@@ -242,3 +245,38 @@ def test_any_names_and_notes_come_back(
         if format != "argilla":
             assert {one.note for one in back} == {one.note for one in answers}
     path.unlink()
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "'=1", "''-1"])
+def test_a_spreadsheet_is_given_no_formula_and_text_comes_back(tmp_path: Path, text: str) -> None:
+    one = Draw("d", "certificate", "", 0, "p", {}, (Shown(text, text, text),))
+    note = "-" + text.strip()
+    write_answers(
+        tmp_path / "f.csv", one, [Given("d", text, "@ann", "valid", False, AT, None, note)]
+    )
+    (row,) = csv.DictReader((tmp_path / "f.csv").open(encoding="utf-8-sig", newline=""))
+    for name in ("id", "text", "question", "annotator", "note"):
+        assert row[name].startswith("'"), name
+    (back,) = read_answers(tmp_path / "f.csv", {text}, annotator="me")
+    assert (back.line_id, back.annotator, back.note) == (text, "@ann", note)
+
+
+def test_one_annotator_typed_in_two_ways_cannot_contradict(tmp_path: Path) -> None:
+    rows = [{"id": "a", "label": "valid", "annotator": "Anna B"},
+            {"id": "a", "label": "invalid", "annotator": " Anna  B"}]  # fmt: skip
+    with pytest.raises(InputError, match="expected one answer of 'Anna B'"):
+        read(written(tmp_path / "f.jsonl", rows))
+
+
+def test_keys_are_words_and_na_is_none(tmp_path: Path) -> None:
+    back = read(written(tmp_path / "f.csv", "id;label\na;v\nb;I\nc;NA\n"))
+    assert [one.answer for one in back] == ["valid", "invalid"]
+    path = written(tmp_path / "f.tsv", "id\tlabel\na\tx\nb\t2\n")
+    assert [one.answer for one in read(path, purpose="compare")] == ["neither", "second"]
+
+
+def test_the_first_bad_row_is_named(tmp_path: Path) -> None:
+    rows = ["a,valid", "z,valid", "b,perhaps"]
+    for order, words in ((rows, "'z' on row 2 after"), (rows[::-1], "'perhaps' on row 1 after")):
+        with pytest.raises(InputError, match=words):
+            read(written(tmp_path / "f.csv", "\n".join(["id,label", *order])))

@@ -336,7 +336,9 @@ def test_a_rebound_name_is_refused(store: LabelStore, host: str) -> None:
     assert reply.status_code == 403 and "this machine only" in reply.text
 
 
-@pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1:9000", "[::1]:9000", "localhost"])
+@pytest.mark.parametrize(
+    "host", ["localhost:9000", "127.0.0.1:9000", "127.0.0.2:80", "[::1]:9000", "localhost"]
+)
 def test_a_forwarded_port_is_not(store: LabelStore, host: str) -> None:
     page = Page(store, draw_of(["one"]))
     reply = page.browser.get("/", params={"token": TOKEN}, headers={"host": host})
@@ -463,3 +465,26 @@ def test_ctrl_c_ends_it_clean(store: LabelStore) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+def test_a_note_too_long_for_its_field_is_refused_and_so_is_a_long_form(store: LabelStore) -> None:
+    page = Page(store, draw_of(["one", "two"]))
+    form = page.form("answer") | {"answer": "valid"}
+    reply = page.browser.post("/answer", data=form | {"note": "n" * 2_001})
+    assert reply.status_code == 400 and "at most 2,000 characters" in html.unescape(reply.text)
+    for length in ("1000000", "", "-1", "chunked"):
+        reply = page.browser.post(
+            "/answer", data=form | {"note": "n" * 200_000}, headers={"content-length": length}
+        )
+        assert reply.status_code == 413 and "too long" in reply.text
+    assert not said(store)
+    page.answer("valid", note="\r\n".join(["🙂" * 19] * 100))  # 2,000, as a browser counts lines
+    assert len(store.given()[0].note) == 1_999
+
+
+def test_a_name_in_other_letters_goes_on_as_the_same_person(store: LabelStore) -> None:
+    Page(store, draw_of(["one", "two"]), name="Anna B").answer("valid")
+    page = Page(store, draw_of(["one", "two"]), name="anna  b")
+    assert page.shown == ["two"] and "Anna B" in page.text
+    page.answer("invalid")
+    assert {one.annotator for one in store.given()} == {"Anna B"}

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from itertools import count
 from pathlib import Path
 
@@ -302,3 +303,89 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
         pass
     with serving(tmp_path):
         pass
+
+
+def test_a_name_is_one_person_however_it_is_typed(tmp_path: Path) -> None:
+    with LabelStore(tmp_path) as store, LabelStore(tmp_path) as other:
+        store.add_draw(draw())
+        store.answer("d", "l0", "Anna B", "valid")
+        for typed in ("  Anna   B ", "anna b", "ANNA\tB"):
+            assert store.known_as(typed) == other.known_as(typed) == "Anna B"
+            assert other.progress("d", typed) == (1, 3)
+            shown = other.next("d", typed)
+            assert shown and shown[0].line_id == "l1"
+        store.take([given_("l1", "Ben"), given_("l1", "BEN", "invalid")])
+        assert {one.annotator for one in store.given()} == {"Anna B", "Ben"}
+        store.answer("d", "l2", "\x1b[2JEve", "valid")
+        assert {one.annotator for one in store.given()} == {"Anna B", "Ben", "␛[2JEve"}
+
+
+def test_what_another_process_writes_is_seen(tmp_path: Path) -> None:
+    with LabelStore(tmp_path) as one, LabelStore(tmp_path) as other:
+        one.add_draw(draw(3))
+        for store, line in ((one, "l0"), (other, "l1"), (one, "l2")):
+            for each in (one, other):
+                shown = each.next("d", "ann")
+                assert shown and shown[0].line_id == line
+            store.answer("d", line, "ann", "valid")
+        assert one.next("d", "ann") is None and one.progress("d") == (3, 3)
+        other.undo("d", "ann")
+        shown = one.next("d", "ann")
+        assert shown and shown[0].line_id == "l2" and one.progress("d") == (2, 3)
+
+
+def test_the_last_lines_of_many_come_as_fast_as_the_first(tmp_path: Path) -> None:
+    n = 50_000
+    with LabelStore(tmp_path) as store:
+        store.add_draw(draw(n))
+        store.take(given_(f"l{i}") for i in range(n - 100))
+        store.progress("d", "ann")
+        started = time.perf_counter()
+        for i in range(n - 100, n):
+            assert store.progress("d", "ann") == (i, n)
+            assert store.next("d", "ann") == (Shown(f"l{i}", f"line {i}"), False)
+            store.answer("d", f"l{i}", "ann", "valid")
+        assert time.perf_counter() - started < 3  # each in turn would count for 50 ms
+
+
+def test_the_lines_of_a_pair_are_drawn_and_labelled(tmp_path: Path) -> None:
+    sides = {f"l{i}": {"one": f"a{i}", "other": f"b{i}", "first_is_one": True} for i in range(3)}
+    items = tuple(Shown(f"l{i}", "one", None, "other") for i in range(3))
+    with LabelStore(tmp_path) as store:
+        store.add_draw(Draw("c", "compare", "", 0, "pool", {"sides": sides}, items))
+        store.answer("c", "l1", "ann", "first")
+        assert store.drawn_ids() >= {"a0", "b0", "a1", "b1", "a2", "b2"}
+        assert store.drawn_ids("compare") == store.drawn_ids() and not store.drawn_ids("train")
+        assert store.labelled_ids() == {"l1", "a1", "b1"}
+        assert store.labelled_ids(besides="c") == set()
+
+
+def test_answers_given_otherwise_in_the_end_are_counted(tmp_path: Path) -> None:
+    with LabelStore(tmp_path) as store:
+        store.add_draw(draw(2))
+        store.answer("d", "l0", "ann", "valid")
+        store.answer("d", "l0", "ann", "invalid")  # not every line has one yet
+        store.answer("d", "l1", "ann", "valid")
+        store.answer("d", "l0", "bob", "valid")  # a second annotator changes no answer
+        assert store.changed_late("d") == 0
+        store.undo("d", "ann")
+        store.answer("d", "l1", "ann", "valid")
+        assert store.changed_late("d") == 0
+        store.undo("d", "ann")
+        store.answer("d", "l1", "ann", "invalid")
+        assert store.changed_late("d") == 1
+
+
+def test_only_a_draw_that_nobody_ever_answered_is_dropped(tmp_path: Path) -> None:
+    with LabelStore(tmp_path) as store:
+        store.add_draw(draw(2))
+        store.drop("d")
+        assert store.draws() == [] and store.drawn_ids() == set()
+        store.add_draw(draw(3))
+        store.answer("d", "l2", "ann", "valid")
+        store.undo("d", "ann")
+        with pytest.raises(InputError, match="has some; finish it"):
+            store.drop("d")
+        store.give_up("d", "too\nlong")
+        assert store.draw("d").plan["given_up"]["why"] == "too long"
+        assert store.given_up_ids() == {"d"}

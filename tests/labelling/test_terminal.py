@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from symdistill.labelling.store import Draw, LabelStore, Shown
+from symdistill.labelling.store import LABELS, PREFERENCES, Draw, LabelStore, Shown
 from symdistill.labelling.terminal import label_in_terminal
 
 pytestmark = pytest.mark.unit
@@ -80,7 +80,15 @@ def test_two_lines_side_by_side(store: LabelStore) -> None:
     assert [answer for _, answer, _ in said(store, "c")] == [
         "first", "second", "both", "neither", "unsure",
     ]  # fmt: skip
-    assert "1: one\n2: two" in shown
+    assert "1: one\n2: two" in shown and "Which of the two lines is valid?" in shown
+
+
+def test_the_keys_of_the_page_answer_here(store: LabelStore) -> None:
+    shown = typed(store, "f\ns\nb\nx\nu\n", "c")
+    assert [answer for _, answer, _ in said(store, "c")] == list(PREFERENCES)
+    assert "1 first  2 second  3 both  4 neither  5 unsure  z undo" in shown
+    typed(store, "1\n2\n3\n")
+    assert [answer for _, answer, _ in said(store)] == list(LABELS)
 
 
 def test_a_screen_of_another_encoding(store: LabelStore) -> None:

@@ -75,7 +75,7 @@ def labelled_column(place: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def certified_texts(place: Path) -> list[str]:
     """The lines whose ids lie beside the certificate."""
-    from symdistill.critic.certificate import read_certificates
+    from symdistill.critic.kept_certificates import read_certificates
     from symdistill.pool import read_pool
 
     pool = read_pool(place / "lines.csv", score="score")
@@ -102,7 +102,7 @@ def test_from_a_csv_to_a_certificate(tmp_path: Path) -> None:
     told = done(tmp_path, "certify", "lines.csv", "--score", "score").said
     kept = certified_texts(tmp_path)
     assert f"Of these {len(kept):,} frozen lines" in told
-    assert "at least 80 % would be marked valid by this labelling procedure (by Ada" in told
+    assert 'at least 80 % would be marked valid by this labelling procedure (by "Ada"' in told
     assert "errs in at most 5 % of its uses" in told
     assert sum(map(is_true, kept)) >= 0.8 * len(kept) and len(kept) > 200
 

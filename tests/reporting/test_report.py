@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -598,15 +599,19 @@ def test_the_summary_counts_what_waits_for_review() -> None:
 
 def test_a_certificates_sentence_is_printed_in_full_and_a_void_one_says_why(run: Path) -> None:
     holds = "Of these 412 frozen lines (hash abc), at least 90 % would be marked valid <by> ann."
+    also = "Of these 300 frozen lines (hash def), at least 95 % would be marked valid."
     folder = run / "certificates"
     folder.mkdir()
     for name, sentence, voided in (("a", "Of 9 lines ...", {"why": "a line was withdrawn"}),
-                                   ("b", holds, None)):  # fmt: skip
-        row = {"certified": True, "sentence": sentence, "voided": voided, "made_at": name}
+                                   ("b", holds, None), ("d", also, None)):  # fmt: skip
+        row = {"certified": True, "sentence": sentence, "voided": voided, "made_at": name,
+               "line_ids_hash": hashlib.sha256(name.encode()).hexdigest()}  # fmt: skip
+        (folder / f"{name}.ids").write_text(name, encoding="utf-8")
         (folder / f"{name}.json").write_text(json.dumps(row), encoding="utf-8")
     (folder / "c.json").write_text(json.dumps({"certified": False}), encoding="utf-8")
     page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert f"Certified. {holds}" in page.words and f"Certified: {holds}" in page.words
+    assert f"Certified. {holds}" in page.words and f"Certified. {also}" in page.words
+    assert f"Certified: {holds} {also}" in page.words
     assert "NOT CERTIFIED" not in page.words and "not certified" not in page.words
     assert "is void: a line was withdrawn. It said: Of 9 lines ..." in page.words
     assert read_metrics(run)["certified"] is True
@@ -615,5 +620,20 @@ def test_a_certificates_sentence_is_printed_in_full_and_a_void_one_says_why(run:
 def test_a_broken_certificate_is_named(run: Path) -> None:
     (run / "certificates").mkdir()
     (run / "certificates" / "a.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match=r"expected a certificate at .*a\.json"):
+    with pytest.raises(InputError, match=r"expected a certificate at .*a\.json .* restore it"):
+        write_report(run)
+
+
+def test_a_certificate_whose_ids_were_changed_is_not_told(run: Path) -> None:
+    (run / "certificates").mkdir()
+    row = {
+        "certified": True,
+        "sentence": "All.",
+        "voided": None,
+        "made_at": "",
+        "line_ids_hash": "",
+    }
+    (run / "certificates" / "a.json").write_text(json.dumps(row), encoding="utf-8")
+    (run / "certificates" / "a.ids").write_text('"x"\n', encoding="utf-8")
+    with pytest.raises(InputError, match="other ids beside it"):
         write_report(run)

@@ -6,14 +6,21 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from getpass import getuser
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from symdistill.commands._labelling import (
+    ask_people,
+    check_source,
+    is_open,
+    login,
+    out,
+    refuse_overwriting,
+    take,
+    tell_instructions,
+)
 from symdistill.errors import InputError, RunError
 from symdistill.visible import visible
 
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
     from symdistill.labelling.store import Draw, LabelStore
     from symdistill.pool import Line, Pool
 
-out = Console(markup=False, highlight=False, emoji=False)
 DEFAULT_LINES = 200  # at 90 % valid they give an interval of about +-4 points
 
 
@@ -56,6 +62,7 @@ def audit(
     ] = "valid",
     annotator: Annotated[str | None, typer.Option(help="Who labels. The page asks for it.")] = None,
     terminal: Annotated[bool, typer.Option(help="Label here instead of in a browser.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0: a free one.")] = 0,
     export: Annotated[
         Path | None, typer.Option(help="Write what is drawn to this .csv or .jsonl, and stop.")
     ] = None,
@@ -69,6 +76,10 @@ def audit(
     seed: Annotated[
         int | None, typer.Option(help="Another seed draws other lines. Default: a new one a draw.")
     ] = None,
+    abandon: Annotated[
+        str | None,
+        typer.Option(metavar="WHY", help="Only give up the audit that is not finished."),
+    ] = None,
 ) -> None:
     """Label a random sample of what was kept, and say how much of it is valid.
 
@@ -81,6 +92,11 @@ def audit(
 
     if export is not None and import_ is not None:
         raise InputError("expected --export or --import; got both; give one after the other")
+    if export is not None:
+        refuse_overwriting(export)
+    if abandon is not None:
+        _give_up(source, abandon)
+        return
     result = result or as_json
     if with_ is not None and with_.resolve() == source.resolve():
         raise InputError(f"expected two sources to compare; got {source} twice; name another")
@@ -88,20 +104,33 @@ def audit(
                "question": question, "id": id_}  # fmt: skip
     kept = _kept(source, cut, columns)
     others = _kept(with_, cut, columns) if with_ else None
-    with LabelStore(kept.home, read_only=result and import_ is None) as store:
-        audited = _Audit(store, kept, others, ask, n, seed)
+    if not as_json:
+        for pool in filter(None, (kept, others)):
+            check_source(pool)
+    named = {"with": with_, **columns, "cut": cut, "ask": ask if with_ else None}
+    if text == "text":
+        del named["text"]
+    given = {name: value for name, value in named.items() if value is not None}
+    options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    with LabelStore(kept.home, read_only=result and import_ is None and export is None) as store:
+        audited = _Audit(store, kept, others, ask, n, seed, group is not None, options)
         draw = audited.draw(make=not result and import_ is None)
         if export is not None:
             rows = write_answers(export, draw, store.given(draw.id))
+            if not is_open(store, draw):
+                out.print(f"Wrote {export}: {rows} rows.", soft_wrap=True)
+                return
             out.print(f"Wrote {export}: {rows} rows; fill in the column 'label' "
                       f"({', '.join(answers_to(draw.purpose))}), then: the same command with "
                       f"--import instead of --export.", soft_wrap=True)  # fmt: skip
+            tell_instructions(store, draw)
             return
         if import_ is not None:
             _take(store, draw, import_, annotator)
-        elif not result and _is_open(store, draw, annotator):
-            again = ["symdistill", "audit", str(source), *(["--with", str(with_)] if with_ else [])]
-            _label(store, draw, annotator, terminal=terminal, again=again)
+        elif not result and is_open(store, draw, annotator):
+            again = ["symdistill", "audit", str(source), *options]
+            ask_people(store, draw, annotator, terminal=terminal, port=port, then=again,
+                       on_ctrl_c="ends, and shows the result when all is labelled")  # fmt: skip
         verdicts = store.verdicts(draw.id)
         if left := unanswered(draw, verdicts):
             told = _unfinished(left, len(draw.items))
@@ -122,6 +151,20 @@ class _Audit:
     ask: str
     n: int | None
     seed: int | None
+    by_group: bool
+    options: Sequence[str]  # those of the command that shows the result
+
+    @property
+    def groups(self) -> str | None:
+        """A hash of which line is of which group, where groups are estimated.
+
+        It belongs to the draw: groups formed when the labels are known can be as good as one likes.
+        """
+        if not self.by_group or self.others:
+            return None
+        from symdistill.records import content_hash
+
+        return content_hash(sorted([one.id, one.group] for one in self.kept.lines), 64)
 
     @property
     def purpose(self) -> Literal["audit", "compare"]:
@@ -135,16 +178,27 @@ class _Audit:
         pools = [self.kept, self.others] if self.others else [self.kept]
         of = content_hash([sorted([one.id, one.text] for one in pool.lines) for pool in pools], 64)
         earlier = self.store.draws(self.purpose)
+        gone = self.store.given_up_ids()
         same = [
             one
             for one in reversed(earlier)
-            if one.pool_hash == of and (not self.others or one.plan["ask"] == self.ask)
+            if one.id not in gone
+            and one.pool_hash == of
+            and (not self.others or one.plan["ask"] == self.ask)
         ]
         fit = [one for one in same if self._wanted(one)]
         if fit:
             return fit[0]
         if not make:
-            changed = "; the lines have changed since an earlier one was drawn" if earlier else ""
+            changed = ""
+            if same:
+                changed = " with this --n, this --seed and these groups"
+            elif earlier:
+                changed = "; the lines have changed since an earlier one was drawn"
+                before = list(earlier[-1].plan.get("options", ()))
+                if before != self.options:
+                    changed = (f"; the newest was made with {shlex.join(before) or 'no options'}: "
+                               "give the same")  # fmt: skip
             raise InputError(
                 f"expected an audit of these lines in {self.kept.home}; there is none"
                 f"{changed}; first draw one: the same command without --result, --json and --import"
@@ -159,18 +213,27 @@ class _Audit:
 
     def _wanted(self, draw: Draw) -> bool:
         same_n = self.n is None or self.n == draw.plan["n"]
-        return same_n and (self.seed is None or self.seed == draw.seed)
+        same_groups = self.groups in (None, draw.plan.get("groups"))
+        return same_n and same_groups and (self.seed is None or self.seed == draw.seed)
 
     def _refuse_second(self, same: Sequence[Draw]) -> None:
-        """Another draw while one is open would let the better of the two be finished."""
+        """Another draw while one is open would let the better of the two be finished.
+
+        One that nobody has answered yet is dropped instead.
+        """
         from symdistill.labelling.audit import unanswered
+        from symdistill.labelling.store import serving
 
         for one in same:
-            if left := unanswered(one, self.store.verdicts(one.id)):
+            if not self.store.given(one.id):
+                with serving(self.store.path.parent):  # no page may be open on it
+                    self.store.drop(one.id)
+            elif left := unanswered(one, self.store.verdicts(one.id)):
                 raise InputError(
                     f"expected to go on with the audit that was begun (--n {one.plan['n']} --seed "
-                    f"{one.seed}, {left} of {len(one.items)} left); got another --n or --seed; "
-                    "leave them out, and draw again when it is finished"
+                    f"{one.seed}, {left} of {len(one.items)} left); got another --n, --seed or "
+                    "--group, or other groups; leave them out, and draw again when it is finished, "
+                    "or give it up: the same command with --abandon WHY"
                 )
 
     def _new(self, pool_hash: str) -> Draw:
@@ -185,8 +248,9 @@ class _Audit:
         seed = len(self.store.draws(self.purpose)) if self.seed is None else self.seed
         trained_on = taken_for(self.store, self.purpose)
         if self.others is None:
+            plan = {"n": n, "groups": self.groups, "options": self.options}
             return audit_draw(self.kept.lines, n, seed, pool_hash=pool_hash,
-                              trained_on=trained_on, plan={"n": n})  # fmt: skip
+                              trained_on=trained_on, plan=plan)  # fmt: skip
         if self.others.home != self.kept.home:
             with LabelStore(self.others.home, read_only=True) as theirs:
                 trained_on = trained_on | taken_for(theirs, self.purpose)
@@ -199,7 +263,7 @@ class _Audit:
             sources=(str(self.kept.source), str(self.others.source)),
             pool_hash=pool_hash,
             trained_on=trained_on,
-            plan={"n": n},
+            plan={"n": n, "options": self.options},
         )
 
 
@@ -224,62 +288,29 @@ def _kept(source: Path, cut: float | None, columns: dict[str, Any]) -> Pool:
     return replace(pool, lines=lines)
 
 
-def _is_open(store: LabelStore, draw: Draw, annotator: str | None) -> bool:
-    """Whether there is something to label, for this annotator or for anyone."""
-    from symdistill.labelling.audit import unanswered
-
-    if annotator is not None:
-        return store.next(draw.id, annotator) is not None
-    return unanswered(draw, store.verdicts(draw.id)) > 0
-
-
 def _take(store: LabelStore, draw: Draw, path: Path, annotator: str | None) -> None:
     from symdistill.labelling.formats import read_answers
 
     known = {one.line_id for one in draw.items}
-    who = annotator or _login()
-    store.take(read_answers(path, known, annotator=who, purpose=draw.purpose, draw=draw.id))
+    who = annotator or login()
+    answers = read_answers(path, known, annotator=who, purpose=draw.purpose, draw=draw.id)
+    take(store, draw, answers)
 
 
-def _label(
-    store: LabelStore, draw: Draw, annotator: str | None, *, terminal: bool, again: Sequence[str]
-) -> None:
-    """Ask for answers until Ctrl-C; `again`: the command that goes on or shows the result."""
-    from symdistill.labelling.audit import QUESTIONS
-    from symdistill.labelling.store import serving
+def _give_up(source: Path, why: str) -> None:
+    from symdistill.labelling.store import LabelStore
+    from symdistill.pool import home_of
 
-    if draw.purpose == "compare":
-        told = QUESTIONS[draw.plan["ask"]]
-    else:
-        place = files("symdistill") / "data" / "labelling" / "instructions.md"
-        told = place.read_text(encoding="utf-8")
-    if terminal:
-        from symdistill.labelling.terminal import label_in_terminal
-
-        label_in_terminal(store, draw.id, annotator or _login(), instructions=told)
-        return
-    from symdistill.labelling.page import serve
-
-    with serving(store.path.parent):
-        serve(
-            store,
-            [draw.id],
-            annotator=annotator,
-            instructions=told if draw.purpose == "audit" else None,
-            next_command=shlex.join(again),
-            on_ready=lambda url: out.print(
-                f"Open {url}\nAnswers are kept at once. Ctrl-C ends, and shows the result when all "
-                "is labelled.",
-                soft_wrap=True,
-            ),
-        )
-
-
-def _login() -> str:
-    try:
-        return getuser()
-    except (OSError, KeyError):  # no login name, as in some containers
-        return "annotator"
+    with LabelStore(home_of(source)) as store:
+        gone = store.given_up_ids()
+        audits = [one for one in store.draws() if one.purpose in ("audit", "compare")]
+        left = [one for one in audits if one.id not in gone and is_open(store, one)]
+        if not left:
+            raise InputError(f"expected an audit of {source} that is not finished; there is none")
+        store.give_up(left[-1].id, why)
+        done, total = store.progress(left[-1].id)
+        out.print(f"Given up: {left[-1].id}, {done:,} of {total:,} answered. Later results of the "
+                  "same lines tell it.", soft_wrap=True)  # fmt: skip
 
 
 def _unfinished(left: int, of: int) -> str:
@@ -307,13 +338,25 @@ def _tell(
         found = audits.comparison(draw, verdicts)
     else:
         found = audits.precision(draw, lines, verdicts, by_group=by_group)
-    agreed = agreement(store.given(draw.id))
+    given_up = [
+        {"draw": one.id, "answered": len(store.verdicts(one.id)), **one.plan["given_up"]}
+        for one in store.draws(draw.purpose)
+        if one.pool_hash == draw.pool_hash and "given_up" in one.plan
+    ]
+    agreed, changed = agreement(store.given(draw.id)), store.changed_late(draw.id)
     if as_json:
-        about = {"draw": draw.id, "made_at": draw.made_at, "seed": draw.seed}
+        about = {"draw": draw.id, "made_at": draw.made_at, "seed": draw.seed,
+                 "changed_late": changed, "given_up": given_up}  # fmt: skip
         result = {**audits.as_json(found), **about, "agreement": asdict(agreed)}
         print(json.dumps(result, ensure_ascii=False, indent=2))
         return
     out.print(visible(found.sentence), soft_wrap=True)
+    if changed:
+        out.print(f"Answers changed after the first result could be seen: {changed}.",
+                  soft_wrap=True)  # fmt: skip
+    for gone in given_up:
+        out.print(f"An audit of these lines was given up with {gone['answered']:,} answered: "
+                  f"{gone['why']}.", soft_wrap=True)  # fmt: skip
     if isinstance(found, audits.Precision):
         for name, one in found.groups.items():
             out.print(f"  {visible(name) or '(no group)'}: {_figures(one)}", soft_wrap=True)

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import csv
-import json
+import math
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 
-from symdistill.errors import InputError, RunError
+from symdistill.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from symdistill.critic import EncoderCritic, EncoderSettings
-    from symdistill.critic.examples import Examples, Split
+    from symdistill.critic import EncoderCritic
+    from symdistill.critic.fitting import Judged
     from symdistill.critic.forms import Form
-    from symdistill.critic.learning_curve import LearningCurve
+    from symdistill.critic.learnt import Learnt
     from symdistill.critic.reading import Text
     from symdistill.datafiles import Row
     from symdistill.progress import Progress
 
-    Judged = tuple[list[Text], NDArray[np.float64] | None]
-
 app = typer.Typer(
     help="Fit a judge on labelled lines, and score lines with it.", no_args_is_help=True
 )
+PACE_KNOWN_S, WORTH_SAYING_S = 3.0, 20.0
 out = Console(markup=False, highlight=False, emoji=False)
 
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="A table, or a run folder.")]
@@ -108,13 +106,17 @@ def fit(
     """
     start = time.perf_counter()
     _prepare_torch()
-    from symdistill.critic.examples import read_examples, split_examples
+    from symdistill.critic import card, fitting
+    from symdistill.critic.examples import read_examples, split_examples, told
     from symdistill.critic.forms import Form
+    from symdistill.critic.learnt import row_ids, withdrawn_rows
+    from symdistill.evaluation import metrics
+    from symdistill.models import resolve
     from symdistill.pool import home_of
     from symdistill.progress import ConsoleProgress
 
     target = folder or home_of(source) / "critic"
-    _expect_free(target)
+    card.expect_free(target)
     wanted = _seeds(seeds)
     columns = {"text": text, "question": question, "other": other, "head": head,
                "relation": relation, "tail": tail}  # fmt: skip
@@ -125,35 +127,53 @@ def fit(
     labels = label or _store_labels(source, text or "text", question, id_)
     if source.is_dir():
         group = group or "group"
+    rows = _rows(source, needed)
+    gone = withdrawn_rows(source, rows, read, id=id_)
     examples = read_examples(
-        _rows(source, needed), read, label=labels, group=group, source=str(source)
-    )
+        [(number, "withdrawn" if number in gone else row) for number, row in rows],
+        read, label=labels, group=group, source=str(source),
+    )  # fmt: skip
+    ids = row_ids(source, rows, read, id=id_)
     split = split_examples(examples)
-    model, settings = _settings(encoder, trainable, epochs, learning_rate, max_length, read)
-    out.print(_told_data(examples, split, group), soft_wrap=True)
+    model = resolve(encoder).folder
+    settings = fitting.settings_for(
+        model, read, trainable=trainable, epochs=epochs, learning_rate=learning_rate,
+        max_length=max_length,
+    )  # fmt: skip
+    out.print(told(examples, split, grouped=group is not None), soft_wrap=True)
 
     progress = ConsoleProgress(out)
     judged = {
         name: _judged(read, part.texts, part.numbers, progress)
         for name, part in split._asdict().items()
     }
-    critics = []
-    with progress.stage("fit the critic", len(wanted), "seeds") as advance:
+    critics = {}
+    unit = "seed" if len(wanted) == 1 else "seeds"
+    with progress.stage("fit the critic", len(wanted), unit) as advance:
         for seed in wanted:
-            critics.append(_fit(judged, split, model, settings, seed))
+            critics[seed] = fitting.fit_critic(judged, split, model, settings, seed)
             advance(1)
-    bought = _curve(critics[0], judged, split, model, settings, progress) if curve else None
+    best = critics[wanted[0]]
+    bought = fitting.fit_curve(best, judged, split, model, settings, progress) if curve else None
+    found = fitting.measured(
+        read, judged, split, critics, bought,
+        metrics={"auc": metrics.auc, "average_precision": metrics.average_precision,
+                 "ece": metrics.expected_calibration_error},
+        interval=metrics.bootstrap_interval,
+    )  # fmt: skip
     report = {
-        "source": str(source), "folder": str(target), "version": critics[0].version,
+        "source": str(source), "folder": str(target), "version": best.version,
         "form": read.name, "columns": dict(read.columns), "group": group, "encoder": encoder,
         "numbers": list(read.numbers), "likelihood": likelihood,
         "trainable": settings.trainable, "settings": settings.model_dump(),
-        "parts": _counts(split), "left_out": dict(examples.left_out),
-        **_measured(read, judged, split, critics, wanted, bought),
+        "parts": split.counts(), "left_out": dict(examples.left_out), **found,
         "seconds": round(time.perf_counter() - start, 1),
     }  # fmt: skip
-    _save(target, critics[0], read, report)
-    _tell(report, bought)
+    card.save_critic(
+        target, best, read, report, texts=examples.labelled.values(),
+        ids=(one for row in examples.labelled for one in ids[row]),
+    )  # fmt: skip
+    out.print(card.told(report), soft_wrap=True)
     out.print(f"Wrote {target}. Next: symdistill critic score FILE --critic {target}",
               soft_wrap=True)  # fmt: skip
 
@@ -162,7 +182,11 @@ def fit(
 def score(
     source: Source,
     critic: Annotated[
-        Path | None, typer.Option(help="The critic's folder. Default: FILE.symdistill/critic.")
+        Path | None,
+        typer.Option(
+            help="The critic's folder, or a run's: its newest. Default: FILE.symdistill/critic; "
+            "of a run its own."
+        ),
     ] = None,
     text: TextColumn = None,
     question: QuestionColumn = None,
@@ -170,43 +194,63 @@ def score(
     head: HeadColumn = None,
     relation: RelationColumn = None,
     tail: TailColumn = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="For a run's own critic and lines without logprob and tokens: its run's model.",
+        ),
+    ] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", help="The column of ids. Default: id, if there is one.")
+    ] = None,
     column: Annotated[str, typer.Option(help="The column to write the scores to.")] = "score",
     target: Annotated[
         Path | None, typer.Option("--out", help="The table to write. Default: FILE.scored.SUFFIX.")
     ] = None,
 ) -> None:
-    """Write the same table with one more column: how likely each line is valid, 0 to 1."""
+    """Write the same table with one more column: how likely each line is valid, 0 to 1.
+
+    Which of its lines the critic learnt from is written beside it: no certificate rests on these.
+    """
     _prepare_torch()
-    from symdistill.critic import EncoderCritic
-    from symdistill.critic.forms import Form
-    from symdistill.datafiles import expect_columns, write_rows
-    from symdistill.pool import home_of
+    from symdistill.critic.fitting import alike
+    from symdistill.critic.learnt import withdrawn_rows, write_scored
+    from symdistill.datafiles import expect_columns
     from symdistill.progress import ConsoleProgress
 
-    where = critic or home_of(source) / "critic"
     written = target or _beside(source)
     if written.resolve() == source.resolve():
         raise InputError(f"expected another file to write than {source}; name another as --out")
-    judge = EncoderCritic.load(where)
     columns = {"text": text, "question": question, "other": other, "head": head,
                "relation": relation, "tail": tail}  # fmt: skip
-    read = Form.load(where, judge.version).over(columns)
-    needed = [*read.columns.values(), *read.numbers]
+    judge, read, learnt, nats, model = _open_critic(source, critic, columns, likelihood)
+    needed = [*read.columns.values(), *read.numbers, *([id_] if id_ else [])]
     rows = _rows(source, needed)
     good = [(number, row) for number, row in rows if not isinstance(row, str)]
     names = list(dict.fromkeys(name for _, row in good for name in row))
     if names:
         expect_columns(needed, names, source)
+    if nats and (lacking := [one for one in ("logprob", "tokens") if one not in names]):
+        raise InputError(
+            "expected the columns logprob and tokens, for this critic reads the likelihood of a "
+            f"line beside its text; {source} has no {' and no '.join(lacking)}; to compute it give "
+            f"the language model of the critic's run: --likelihood {model or 'MODEL'}"
+        )
     if column in names:
         raise InputError(
             f"expected a new column for the scores; {source} has {column!r} already; name another "
             "with --column"
         )
+    gone = withdrawn_rows(source, good, read, id=id_)
     texts, numbers, places = [], [], []
-    for place, (number, row) in enumerate(good):
+    taught = set()  # rows of the table to write, from 1, as are places
+    for place, (number, row) in enumerate(good, start=1):
         said = read.read(row, f"row {number} of {source}")
-        beside = read.read_numbers(row)
-        if said is not None and beside is not None:
+        beside = _nats(row) if nats else read.read_numbers(row)
+        if said is not None and learnt is not None and said in learnt:
+            taught.add(place)
+        if said is not None and beside is not None and number not in gone:
             texts.append(said)
             numbers.append(beside)
             places.append(place)
@@ -217,19 +261,127 @@ def score(
     progress = ConsoleProgress(out)
     judged = _judged(read, texts, np.array(numbers).reshape(len(texts), -1), progress)
     with progress.stage("score", len(texts), "lines") as advance:
-        scores = dict(zip(places, judge.score(*judged, advance=advance).tolist(), strict=True))
+        found = judge.score(*judged, advance=paced(advance, len(texts), progress.say))
+    scores = dict(zip(places, found.tolist(), strict=True))
     blank = dict.fromkeys(_header(source))
-    count = write_rows(
-        written,
-        ({**blank, **row, column: scores.get(place)} for place, (_, row) in enumerate(good)),
+    scored = [
+        {**blank, **row, column: scores.get(place)} for place, (_, row) in enumerate(good, start=1)
+    ]
+    write_scored(
+        source, written, scored, read, id=id_, column=column, critic=judge.version, taught=taught
     )
-    out.print(f"Wrote {written}: {len(scores):,} of {count:,} lines with a {column}.",
-              soft_wrap=True)  # fmt: skip
-    if empty := count - len(scores):
+    out.print(f"Wrote {written}: {len(scores):,} of {len(scored):,} lines have a score, in the "
+              f"column {column}.", soft_wrap=True)  # fmt: skip
+    if alike(found):
+        out.print(f"All have the same score, {found[0]:.2f}: it tells no line from another. Label "
+                  "more lines and fit again.", soft_wrap=True)  # fmt: skip
+    if gone:
+        out.print(f"Withdrawn lines: {len(gone):,}; they stay in the table, without a score.")
+    if empty := len(scored) - len(scores) - len(gone):
         out.print(f"Lines without one: {empty:,}; something that is judged is empty there.")
+    if taught:
+        out.print(
+            f"Lines that the critic learnt from: {len(taught):,}; a certificate of this table "
+            "leaves them out, for to them the critic is kinder than it should be.", soft_wrap=True
+        )  # fmt: skip
+    if learnt is None:
+        out.print(
+            "Which lines the critic learnt from is not kept with it: a certificate of this table "
+            "must not use labels that it learnt from.", soft_wrap=True
+        )  # fmt: skip
     if lost := len(rows) - len(good):
         why = next(row for _, row in rows if isinstance(row, str))
         out.print(f"Rows left out: {lost:,} that could not be read; the first {why}.")
+
+
+# -- which critic -------------------------------------------------------------------------------
+
+
+class Opened(NamedTuple):
+    """A critic, and how to score with it."""
+
+    critic: EncoderCritic
+    form: Form
+    learnt: Learnt | None  # None: it is not known
+    nats: bool = False  # whether it reads likelihoods that lie in the rows
+    model: str = ""  # whose likelihoods; "": it is not known
+
+
+def _open_critic(
+    source: Path, named: Path | None, columns: Mapping[str, str | None], likelihood: str | None
+) -> Opened:
+    """The critic that was named, or the source's own.
+
+    What `critic fit` made says what it reads. A run's own critic does not: it reads statements, or
+    what the run's configuration says, and likelihoods where it learnt with two numbers a line.
+    """
+    from symdistill.critic import EncoderCritic
+    from symdistill.critic.forms import Form
+    from symdistill.critic.learnt import Learnt
+
+    folder = _critic_folder(source, named)
+    critic = EncoderCritic.load(folder)
+    if (folder / "form.json").is_file():
+        if likelihood:
+            raise InputError(
+                f"expected no --likelihood; the critic in {folder} says itself what it reads; "
+                "leave it out"
+            )
+        form = Form.load(folder, critic.version).over(columns)
+        return Opened(critic, form, Learnt.load(folder, critic.version))
+    config = _config_of(folder)
+    reads = (config.get("critic") or {}).get("reads")
+    relations = (config.get("inferences") or {}).get("relations") or "events"
+    form = Form.of(
+        columns, name="entailment" if reads == "pair" else None, relations=relations,
+        likelihood=likelihood,
+    )  # fmt: skip
+    width = len(critic.feature_mean)
+    if width not in (0, 2) or (likelihood and not width):
+        raise InputError(
+            f"expected a critic that reads {'a likelihood' if likelihood else 'text'}; the one in "
+            f"{folder} learnt with {width} numbers a line and does not say which; use one that "
+            "`symdistill critic fit` made"
+        )
+    nats = width == 2 and likelihood is None
+    return Opened(critic, form, _learnt_by_run(config), nats, str(config.get("model") or ""))
+
+
+def _critic_folder(source: Path, named: Path | None) -> Path:
+    """Where the critic lies: of a run its newest, unless one was fitted on its lines."""
+    from symdistill.pool import home_of
+
+    folder = named or home_of(source) / "critic"
+    if (folder / "critic.json").is_file():
+        return folder
+    run = named or source
+    rounds = [path.parent for path in (run / "critics").glob("*/critic.json")]
+    numbered = [path for path in rounds if path.name.isdigit()]
+    return max(numbered, key=lambda path: int(path.name), default=folder)
+
+
+def _config_of(folder: Path) -> Mapping[str, Any]:
+    """The configuration of the run that a critic's folder lies in; empty where there is none."""
+    from symdistill.config import read_yaml
+
+    path = folder.resolve().parent.parent / "config.yaml"
+    if folder.resolve().parent.name != "critics" or not path.is_file():
+        return {}
+    return dict(read_yaml(path))
+
+
+def _learnt_by_run(config: Mapping[str, Any]) -> Learnt | None:
+    """The labelled statements of a run's configuration, if each of their files is still there."""
+    from symdistill.critic.learnt import Learnt, text_hash
+    from symdistill.datafiles import read_rows
+    from symdistill.recipes._judging import label_files
+
+    sources = (config.get("critic") or {}).get("labels")
+    files = label_files(sources) if isinstance(sources, list) else []
+    if not files or not all(path.is_file() for path in files):
+        return None
+    rows = [row for path in files for _, row in read_rows(path, ["text"])]
+    return Learnt(text_hash(str(row["text"])) for row in rows if not isinstance(row, str))
 
 
 # -- reading ------------------------------------------------------------------------------------
@@ -297,8 +449,10 @@ def _judged(
     """What the critic reads of the lines: texts, and the numbers beside them (N, F) or none."""
     import numpy as np
 
+    from symdistill.critic.fitting import Judged
+
     if not form.likelihood:
-        return texts, numbers if numbers.shape[1] else None
+        return Judged(texts, numbers if numbers.shape[1] else None)
     from symdistill.models import resolve
     from symdistill.teachers import LocalTeacher
 
@@ -306,263 +460,41 @@ def _judged(
     before = ["" if isinstance(one, str) else f"{one[0]}\n" for one in texts]
     after = [one if isinstance(one, str) else one[1] for one in texts]
     with progress.stage("likelihood", len(texts), "lines") as advance:
-        found = teacher.logprobs(before, after, advance=advance)
+        found = teacher.logprobs(before, after, advance=paced(advance, len(texts), progress.say))
     nats = np.array([[one.total / max(one.tokens, 1), one.total] for one in found])
-    return texts, np.concatenate([numbers, nats], axis=1)
+    return Judged(texts, np.concatenate([numbers, nats], axis=1))
 
 
-# -- fitting ------------------------------------------------------------------------------------
-
-
-def _settings(
-    encoder: str,
-    trainable: str,
-    epochs: int,
-    learning_rate: float | None,
-    max_length: int | None,
-    form: Form,
-) -> tuple[Path, EncoderSettings]:
-    """The encoder's folder, and how it is trained."""
-    from transformers import AutoConfig
-
-    from symdistill.critic import EncoderSettings
-    from symdistill.critic.training import usual_learning_rate
-    from symdistill.models import resolve
-
-    if trainable not in ("full", "top", "lora"):
-        raise InputError(f"expected --trainable full, top or lora; got {trainable!r}; use one")
-    folder = resolve(encoder).folder
-    width = getattr(AutoConfig.from_pretrained(folder, local_files_only=True), "hidden_size", 768)
-    pairs = form.name in ("pair", "rationale", "entailment")
-    return folder, EncoderSettings(
-        epochs=epochs,
-        learning_rate=learning_rate or usual_learning_rate(width, trainable),
-        max_length=max_length or (128 if pairs else 64),
-        trainable=trainable,
-        weigh_numbers=True,
-    )
-
-
-def _fit(
-    judged: Mapping[str, Judged],
-    split: Split,
-    model: Path,
-    settings: EncoderSettings,
-    seed: int,
-    rows: NDArray[np.intp] | None = None,
-) -> EncoderCritic:
-    """A critic of all the lines to train on, or of the ones at `rows`."""
-    import numpy as np
-
-    from symdistill.critic import EncoderCritic
-    from symdistill.critic.encoder import Calibration
-
-    texts, numbers = judged["train"]
-    chosen = np.arange(len(texts)) if rows is None else rows
-    groups = split.train.groups
-    return EncoderCritic.fit(
-        [texts[i] for i in chosen],
-        None if numbers is None else numbers[chosen],
-        split.train.valid[chosen],
-        [groups[i] for i in chosen],
-        encoder=model,
-        calibration=Calibration(*judged["calibration"], split.calibration.valid),
-        settings=settings,
-        seed=seed,
-    )
-
-
-def _curve(
-    critic: EncoderCritic,
-    judged: Mapping[str, Judged],
-    split: Split,
-    model: Path,
-    settings: EncoderSettings,
-    progress: Progress,
-) -> LearningCurve:
-    """What more labels would buy."""
-    from symdistill.critic.learning_curve import Point, learning_curve, parts
-
-    points = []
-    of = parts(split.train.valid, split.train.groups)
-    with progress.stage("learning curve", len(of), "fits") as advance:
-        for part in of:
-            whole = len(part.rows) == len(split.train.lines)
-            one = critic if whole else _fit(judged, split, model, settings, part.draw, part.rows)
-            points.append(Point(len(part.rows), one.score(*judged["test"])))
-            advance(1)
-    return learning_curve(points, split.test.valid, split.test.groups)
-
-
-def _measured(
-    form: Form,
-    judged: Mapping[str, Judged],
-    split: Split,
-    critics: Sequence[EncoderCritic],
-    seeds: Sequence[int],
-    curve: LearningCurve | None,
-) -> dict[str, Any]:
-    """How the critics and the baselines do on the test lines."""
-    from symdistill.evaluation.metrics import (
-        auc,
-        average_precision,
-        bootstrap_interval,
-        expected_calibration_error,
-    )
-
-    valid, groups = split.test.valid, split.test.groups
-    scores = [one.score(*judged["test"]) for one in critics]
-    first = scores[0]
-
-    def ranged(statistic: Any) -> dict[str, float]:
-        low, high = bootstrap_interval(valid, groups, statistic=statistic, n=500)
-        return {"value": statistic(slice(None)), "low": low, "high": high}
-
-    baselines = {
-        name: {
-            "auc": auc(theirs, valid),
-            "difference": ranged(
-                lambda rows, theirs=theirs: (
-                    auc(first[rows], valid[rows]) - auc(theirs[rows], valid[rows])
-                )
-            ),
-        }
-        for name, theirs in _baselines(form, judged, split).items()
-    }
-    by_seed = {seed: auc(one, valid) for seed, one in zip(seeds, scores, strict=True)}
-    return {
-        "test": {
-            "auc": ranged(lambda rows: auc(first[rows], valid[rows])),
-            "average_precision": ranged(lambda rows: average_precision(first[rows], valid[rows])),
-            "ece": ranged(lambda rows: expected_calibration_error(first[rows], valid[rows])),
-        },
-        "auc_by_seed": by_seed,
-        "baselines": baselines,
-        "sentences": [_verdict(baselines), *([curve.sentence] if curve else [])],
-        "curve": None if curve is None else {"labels": curve.labels, "auc": curve.auc},
-    }
-
-
-def _baselines(
-    form: Form, judged: Mapping[str, Judged], split: Split
-) -> dict[str, NDArray[np.float64]]:
-    """Scores of the test lines by what reads no meaning."""
-    from symdistill.critic.baselines import likelihood_scores, surface_scores, tfidf_scores
-    from symdistill.evaluation.metrics import auc
-
-    (train, beside), (test, numbers) = judged["train"], judged["test"]
-    valid = split.train.valid
-    found = {
-        "surface cues": surface_scores(train, valid, test),
-        "TF-IDF": tfidf_scores(train, valid, test),
-    }
-    if beside is not None and numbers is not None:
-        for i, name in enumerate(form.numbers):
-            upward = auc(beside[:, i], valid) >= 0.5
-            found[f"{name} alone"] = numbers[:, i] if upward else -numbers[:, i]
-        if form.likelihood:
-            found["likelihood"] = likelihood_scores(numbers[:, len(form.numbers)])
-    return found
-
-
-def _verdict(baselines: Mapping[str, Mapping[str, Any]]) -> str:
-    """Whether the critic beats what reads no meaning."""
-    best, one = max(baselines.items(), key=lambda item: item[1]["auc"])
-    more = one["difference"]
-    ends = f"{more['low']:+.3f} to {more['high']:+.3f}"
-    lead = f"the critic's lead in AUC is {more['value']:+.3f}, {ends}"
-    if more["value"] <= 0:
-        return f"A baseline wins: {best} ({lead}). Use it, or label more."
-    if more["low"] <= 0:
-        return f"Not clearly better than the best baseline, {best} ({lead}). Label more."
-    return f"Better than the best baseline, {best} ({lead})."
-
-
-# -- telling and keeping ------------------------------------------------------------------------
-
-
-def _counts(split: Split) -> dict[str, dict[str, int]]:
-    return {
-        name: {
-            "lines": len(part.lines),
-            "valid": int(part.valid.sum()),
-            "groups": len(set(part.groups)),
-        }
-        for name, part in split._asdict().items()
-    }
-
-
-def _told_data(examples: Examples, split: Split, group: str | None) -> str:
-    from symdistill.visible import visible
-
-    valid = int(examples.valid.sum())
-    sizes = ", ".join(f"{len(part.lines):,} to {what}" for part, what in zip(
-        split, ("train on", "calibrate on", "test on"), strict=True))  # fmt: skip
-    lines = [
-        f"{len(examples.lines):,} labelled lines, {valid:,} of them valid, in "
-        f"{len(set(examples.groups)):,} groups: {sizes}."
-    ]
-    if group is None:
-        lines.append("No --group: every line is its own group, so lines that resemble each other "
-                     "may be learnt from and tested on.")  # fmt: skip
-    if examples.left_out:
-        told = ", ".join(f"{rows:,} {visible(why)}" for why, rows in examples.left_out.items())
-        lines.append(f"Rows left out: {told}.")
-    return "\n".join(lines)
-
-
-def _tell(report: Mapping[str, Any], curve: LearningCurve | None) -> None:
-    from symdistill.critic.card import ranged
-
-    names = {"auc": "AUC", "average_precision": "average precision", "ece": "ECE"}
-    for key, name in names.items():
-        out.print(f"{name:<18} {ranged(report['test'][key])}")
-    for name, one in report["baselines"].items():
-        out.print(f"{'AUC of ' + name:<18} {one['auc']:.3f}", soft_wrap=True)
-    if len(report["auc_by_seed"]) > 1:
-        told = ", ".join(f"{auc:.3f} ({seed})" for seed, auc in report["auc_by_seed"].items())
-        out.print(f"AUC by seed        {told}; the first is kept", soft_wrap=True)
-    if curve is not None:
-        told = ", ".join(
-            f"{n:,}: {auc:.3f}" for n, auc in zip(curve.labels, curve.auc, strict=True)
-        )
-        out.print(f"AUC by labels      {told}", soft_wrap=True)
-    for sentence in report["sentences"]:
-        out.print(sentence, soft_wrap=True)
-
-
-def _save(target: Path, critic: EncoderCritic, form: Form, report: Mapping[str, Any]) -> None:
-    """Write the critic's folder aside, and put it in the place of an earlier one."""
-    from symdistill.critic.card import write_card
-
+def _nats(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    """What a run's critic reads beside the text: nats per token and in all, from the row."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
-        try:
-            critic.save(aside)
-            form.save(aside, critic.version)
-            (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-            write_card(aside, report)
-            aside.chmod(0o755)
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(aside, target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise RunError(
-            f"expected to write the critic to {target}; got: {error.strerror or error}; choose "
-            "another place with --out"
-        ) from error
+        total, tokens = float(row["logprob"]), float(row["tokens"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (total / max(tokens, 1), total) if math.isfinite(total + tokens) else None
 
 
-def _expect_free(target: Path) -> None:
-    """Refuse to replace anything but an earlier critic."""
-    if target.is_dir() and any(target.iterdir()) and not (target / "critic.json").is_file():
-        raise InputError(
-            f"expected an empty folder, a critic's or a new one for --out; {target} holds other "
-            "things; name another"
-        )
+def paced(
+    advance: Callable[[int], None],
+    total: int,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Callable[[int], None]:
+    """`advance`, which after some seconds says once how long all lines take, if that is long."""
+    start, done, told = clock(), 0, False
+
+    def step(more: int) -> None:
+        nonlocal done, told
+        advance(more)
+        done += more
+        spent = clock() - start
+        if not told and spent >= PACE_KNOWN_S:
+            told = True
+            if (left := spent / max(done, 1) * (total - done)) >= WORTH_SAYING_S:
+                say(f"About {done / spent:,.0f} lines a second: {left / 60:.1f} min or more for "
+                    f"the {total - done:,} lines left.")  # fmt: skip
+
+    return step
 
 
 def _beside(source: Path) -> Path:
@@ -595,5 +527,6 @@ def _prepare_torch() -> None:
             "pip install 'symdistill[local]'"
         ) from error
     torch.set_num_threads(usable_cores())
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
     logging.set_verbosity_error()
     logging.disable_progress_bar()

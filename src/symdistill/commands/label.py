@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import getpass
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
-from rich.console import Console
 
+from symdistill.commands._labelling import (
+    ask_people,
+    check_source,
+    is_open,
+    login,
+    out,
+    refuse_overwriting,
+    take,
+    tell_instructions,
+)
 from symdistill.errors import InputError
 from symdistill.visible import visible
 
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
     from symdistill.labelling.store import Draw, Given, LabelStore
     from symdistill.pool import Line, Pool
 
-out = Console(markup=False, highlight=False, emoji=False)
 DEFAULT_LINES = 200
 _HOW = {"random": "random", "near-cut": "near_cut", "disagreement": "disagreement"}
 
@@ -84,8 +90,8 @@ def label(
     """Label lines on a page in your browser, in this terminal, or by a file.
 
     Goes on with the draw that is not finished: a certificate's first, then the newest. Where there
-    is none, lines are drawn to train a critic. Every answer is kept at once; stopped at any time,
-    the same command goes on.
+    is none, lines are drawn to train a critic (after a certificate or an audit only with --for
+    train). Every answer is kept at once; stopped at any time, the same command goes on.
     """
     from symdistill.labelling.store import LabelStore
     from symdistill.pool import home_of
@@ -99,8 +105,10 @@ def label(
     columns = {"text": text, "score": score, "group": group, "question": question, "id": id_}
     format = cast("Format | None", _one_of(format_, "jsonl csv argilla label-studio", "--format"))
     how = _one_of(how, " ".join(_HOW), "--how")
+    if export is not None:
+        refuse_overwriting(export)
     asked = _Asked(source, columns, how, n, cut, second, seed, repeat)
-    home, who = home_of(source), annotator or _login()
+    home, who = home_of(source), annotator or login()
     told = None if instructions is None else _read_instructions(instructions)
 
     with LabelStore(home, read_only=True) as store:  # nothing is made where nothing can be
@@ -112,15 +120,17 @@ def label(
         else:
             draw, answers = _drawn(store, asked, for_, finished=export is not None), []
     if export is not None:
-        _export(home, draw, export, format, source)
+        _export(home, draw, export, format, source, told)
         return
     with LabelStore(home) as store:
         store.add_draw(draw)
         if import_ is not None:
-            _take(store, draw, answers)
-        else:
-            _label(store, draw, annotator, terminal=terminal, port=port, instructions=told,
-                   next_command=_next_command(draw, source, score))  # fmt: skip
+            if told is not None:
+                store.keep_instructions(draw.id, told)
+            take(store, draw, answers)
+        elif for_ is not None or draw.purpose == "train" or is_open(store, draw):
+            ask_people(store, draw, annotator, instructions=told, terminal=terminal, port=port,
+                       then=_next(draw, source, score), on_ctrl_c="stops")  # fmt: skip
         _tell(store, draw, source, score)
 
 
@@ -162,8 +172,9 @@ class _Asked:
 def _drawn(store: LabelStore, asked: _Asked, for_: str | None, *, finished: bool) -> Draw:
     """The draw to go on with (else, if `finished`, the newest one), or a new one for training."""
     found = _named(store, asked, for_) or _open(store, asked, for_)
-    if found is None and finished:
-        found = _newest(_like(store, asked, for_))
+    if found is None:
+        last = _newest(_like(store, asked, for_))
+        found = last if finished or (last and last.purpose != "train") else None
     if found:
         done, total = store.progress(found.id)
         out.print(f"Goes on with {found.id} ({found.plan.get('how', 'random')}): {done:,} of "
@@ -193,35 +204,48 @@ def _named(store: LabelStore, asked: _Asked, for_: str | None) -> Draw | None:
         }.get(for_, (for_, ""))
         raise InputError(f"expected a draw for --for {for_}; there is none; make one with "
                          f"symdistill {verb} {asked.source}{option}")  # fmt: skip
-    unfinished = [one for one in every if _is_open(store, one)]
+    gone = store.given_up_ids()
+    unfinished = [one for one in every if one.id not in gone and is_open(store, one)]
     return _newest(unfinished or every)
 
 
 def _open(store: LabelStore, asked: _Asked, for_: str | None) -> Draw | None:
-    """The draw that is not finished, if there is one: a certificate's first, then the newest."""
-    found = [one for one in _like(store, asked, for_) if _is_open(store, one)]
+    """The draw that is not finished, if there is one: a certificate's first, then the newest.
+
+    Raises:
+        InputError: lines to train on are asked for, and others are open.
+    """
+    gone = store.given_up_ids()
+    others = [one for one in store.draws()
+              if one.purpose != "train" and one.id not in gone and is_open(store, one)]  # fmt: skip
+    if asked.is_new and for_ is None and others:
+        done, total = store.progress(others[-1].id)
+        raise InputError(
+            f"expected no --how, --n, --cut, --second, --seed or --repeat while {others[-1].id} is "
+            f"open ({done:,} of {total:,} answered); got some; leave them out to go on with it, or "
+            "add --for train to draw lines to train on"
+        )
+    found = [one for one in _like(store, asked, for_) if is_open(store, one)]
     return _newest([one for one in found if one.purpose == "certificate"] or found)
 
 
 def _like(store: LabelStore, asked: _Asked, for_: str | None) -> list[Draw]:
     """The draws that may be meant; where certain lines are asked for, those of the same command."""
+    gone = store.given_up_ids()
     found = store.draws("train" if for_ == "train" or asked.is_new else None)
-    return [one for one in found if not asked.is_new or one.plan.get("asked") == asked.plan]
+    same = [one for one in found if not asked.is_new or one.plan.get("asked") == asked.plan]
+    return [one for one in same if one.id not in gone]
 
 
 def _newest(draws: Sequence[Draw]) -> Draw | None:
     return draws[-1] if draws else None
 
 
-def _is_open(store: LabelStore, draw: Draw) -> bool:
-    done, total = store.progress(draw.id)
-    return done < total
-
-
 def _new(store: LabelStore, asked: _Asked) -> Draw:
     from symdistill.labelling.draw import How, taken_for, training_draw
 
     pool = asked.pool()
+    check_source(pool)
     lines, taken = pool.lines, taken_for(store, "train")
     how, n = asked.how or "random", asked.n or DEFAULT_LINES
     plan: dict[str, Any] = {"asked": asked.plan}
@@ -291,6 +315,7 @@ def _imported(
             path, known, annotator=who, purpose=draw.purpose, format=format, draw=draw.id
         )
     pool = asked.pool()
+    check_source(pool)
     lines = {one.id: one for one in pool.lines}
     answers = read_answers(path, lines.keys(), annotator=who, format=format)
     named = list(dict.fromkeys(one.line_id for one in answers))
@@ -308,63 +333,24 @@ def _imported(
 # -- what is done with it -------------------------------------------------------------------------
 
 
-def _label(
-    store: LabelStore,
-    draw: Draw,
-    annotator: str | None,
-    *,
-    terminal: bool,
-    port: int,
-    instructions: str | None,
-    next_command: str,
+def _export(
+    home: Path, draw: Draw, path: Path, format: Format | None, source: Path, told: str | None
 ) -> None:
-    from symdistill.labelling.store import serving
-
-    told = _packaged_instructions(draw) if instructions is None else instructions
-    store.keep_instructions(draw.id, told)
-    if terminal:
-        from symdistill.labelling.terminal import label_in_terminal
-
-        label_in_terminal(store, draw.id, annotator or _login(), instructions=told)
-        return
-    from symdistill.labelling.page import serve
-
-    with serving(store.path.parent):
-        serve(
-            store,
-            [draw.id],
-            annotator=annotator,
-            instructions=None if draw.purpose == "compare" else told,
-            next_command=next_command,
-            port=port,
-            on_ready=lambda url: out.print(
-                f"Open {url}\nAnswers are kept at once. Ctrl-C stops.", soft_wrap=True
-            ),
-        )
-
-
-def _export(home: Path, draw: Draw, path: Path, format: Format | None, source: Path) -> None:
     from symdistill.labelling.formats import write_answers
-    from symdistill.labelling.store import LabelStore
+    from symdistill.labelling.store import LabelStore, answers_to
 
+    words = ", ".join(answers_to(draw.purpose))
+    back = ["symdistill", "label", str(source), "--import", str(path), "--for", draw.id]
     with LabelStore(home) as store:
         rows = write_answers(path, draw, store.given(draw.id), format=format)
         store.add_draw(draw)
-    back = shlex.join(["symdistill", "label", str(source), "--import", str(path), "--for", draw.id])
-    out.print(
-        f"Wrote {rows:,} rows to {path}, in the order of the draw and without scores. Fill in the "
-        f"empty labels with valid, invalid or unsure, then: {back}",
-        soft_wrap=True,
-    )
-
-
-def _take(store: LabelStore, draw: Draw, answers: list[Given]) -> None:
-    there = {(one.line_id, one.annotator, one.again): one.answer for one in store.given(draw.id)}
-    new = [one for one in answers
-           if there.get((one.line_id, one.annotator, one.again)) != one.answer]  # fmt: skip
-    store.take(new)
-    known = f"; {len(answers) - len(new):,} were there already" if len(new) < len(answers) else ""
-    out.print(f"Took {len(new):,} answers into {draw.id}{known}.", soft_wrap=True)
+        out.print(f"Wrote {rows:,} rows to {path}, in the order of the draw and without scores.",
+                  soft_wrap=True)  # fmt: skip
+        if not is_open(store, draw):
+            return
+        out.print(f"Fill in the empty labels with {words}, then: {shlex.join(back)}",
+                  soft_wrap=True)  # fmt: skip
+        tell_instructions(store, draw, told)
 
 
 def _tell(store: LabelStore, draw: Draw, source: Path, score: str | None) -> None:
@@ -376,13 +362,18 @@ def _tell(store: LabelStore, draw: Draw, source: Path, score: str | None) -> Non
         done, total = store.progress(draw.id, who)
         out.print(f"{visible(who)}: {done:,} of {total:,} answered.", soft_wrap=True)
     for sentence in told(found):
-        out.print(sentence, soft_wrap=True)
-    if _is_open(store, draw):
+        out.print(visible(sentence), soft_wrap=True)
+    if is_open(store, draw):
         done, total = store.progress(draw.id)
         command = shlex.join(["symdistill", "label", str(source), "--for", draw.id])
         out.print(f"{total - done:,} are left. To go on: {command}", soft_wrap=True)
     else:
-        out.print(f"All are answered. Next: {_next_command(draw, source, score)}", soft_wrap=True)
+        command = shlex.join(_next(draw, source, score))
+        out.print(f"All are answered. Next: {command}", soft_wrap=True)
+        if draw.purpose != "train":
+            again = shlex.join(["symdistill", "label", str(source), "--for"])
+            out.print(f"For another annotator: {again} {draw.id}. For lines to train on: {again} "
+                      "train", soft_wrap=True)  # fmt: skip
 
 
 def _tell_all(store: LabelStore) -> None:
@@ -394,19 +385,19 @@ def _tell_all(store: LabelStore) -> None:
         out.print(f"{draw.id}: {done:,} of {total:,} answered.", soft_wrap=True)
         sentences = told(agreement(one for one in given if one.draw == draw.id))
         for sentence in sentences or ["No line was answered twice: nothing can be said."]:
-            out.print(f"  {sentence}", soft_wrap=True)
+            out.print(f"  {visible(sentence)}", soft_wrap=True)
     if not given:
         out.print("Nothing is labelled yet.")
 
 
-def _next_command(draw: Draw, source: Path, score: str | None) -> str:
+def _next(draw: Draw, source: Path, score: str | None) -> list[str]:
+    """The command that comes when all is answered."""
     verb = {"certificate": "certify", "train": "critic fit"}.get(draw.purpose, "audit")
     parts = ["symdistill", *verb.split(), str(source)]
-    if draw.purpose == "certificate":
-        parts += ["--score", score or str(draw.plan.get("score") or "COLUMN")]
-    if draw.purpose == "compare":
-        parts += ["--with", "OTHER"]
-    return shlex.join(parts)
+    column = score or draw.plan.get("score")
+    if draw.purpose == "certificate" and column and not source.is_dir():
+        parts += ["--score", str(column)]
+    return parts + list(draw.plan.get("options", ()))
 
 
 # -- what was given -------------------------------------------------------------------------------
@@ -419,13 +410,6 @@ def _one_of(value: str | None, words: str, option: str) -> str | None:
     return value
 
 
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no login name, as in some containers
-        return "annotator"
-
-
 def _read_instructions(path: Path) -> str:
     try:
         return path.expanduser().read_text(encoding="utf-8-sig")
@@ -433,12 +417,3 @@ def _read_instructions(path: Path) -> str:
         raise InputError(f"expected instructions as UTF-8 text in {path}; got: "
                          f"{getattr(error, 'strerror', None) or 'other bytes'}; check the file"
                          ) from error  # fmt: skip
-
-
-def _packaged_instructions(draw: Draw) -> str:
-    from symdistill.labelling.audit import QUESTIONS
-
-    if draw.purpose == "compare":
-        return QUESTIONS[draw.plan.get("ask", "valid")]
-    place = files("symdistill") / "data" / "labelling" / "instructions.md"
-    return place.read_text(encoding="utf-8")

@@ -9,7 +9,9 @@ training.py     fine-tuning: in full, the top layers, or LoRA
 fitted.py       what the critic and the independent judge have in common
 baselines.py    what a critic must beat: likelihood, surface cues, words
 learning_curve.py  what more labels would buy
-card.py         the page that goes with a saved critic
+fitting.py      from labelled lines to a critic, and how good it is
+learnt.py       which lines a critic learnt from, told of every table that it scores
+card.py         a critic's folder, and the page in it
 judge.py        the independent judge: another architecture, trained on other labels
 calibration.py  from a logit to the probability that a line is valid
 cut.py          the score from which lines are kept, and an estimate of their precision

@@ -16,12 +16,13 @@ Report the critic's AUC beside theirs. Where one of them does as well, use it in
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from symdistill.critic.forms import Form
 from symdistill.critic.reading import Text
 
 _NEGATION = re.compile(
@@ -94,6 +95,55 @@ def tfidf_scores(
         return np.full(len(texts), 0.5)
     found = model.predict_proba([" ".join(_parts(text)) for text in texts])
     return np.asarray(found[:, 1], dtype=np.float64)
+
+
+def baseline_scores(
+    form: Form,
+    train: tuple[Sequence[Text], NDArray[np.float64] | None],
+    valid: NDArray[np.bool_],
+    test: tuple[Sequence[Text], NDArray[np.float64] | None],
+) -> dict[str, NDArray[np.float64]]:
+    """Scores (N,) of the test lines by every baseline that can read them, by name.
+
+    Args:
+        form: names the numbers beside the texts.
+        train, test: texts, and the numbers (N, F) beside them: of columns, then, where the form
+            has a likelihood, its mean and sum.
+        valid: of the lines to train on. They say which way a number points, too.
+    """
+    (texts, beside), (asked, numbers) = train, test
+    found = {
+        "surface cues": surface_scores(texts, valid, asked),
+        "TF-IDF": tfidf_scores(texts, valid, asked),
+    }
+    if beside is not None and numbers is not None:
+        for i, name in enumerate(form.numbers):
+            ranks = likelihood_scores(beside[:, i])
+            upward = ranks[valid].mean() >= ranks[~valid].mean()
+            found[f"{name} alone"] = numbers[:, i] if upward else -numbers[:, i]
+        if form.likelihood:
+            found["likelihood"] = likelihood_scores(numbers[:, len(form.numbers)])
+    return found
+
+
+def verdict(baselines: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whether the critic beats what reads no meaning, in one sentence.
+
+    One of them wins only where the whole interval of the difference is on its side of 0.
+
+    Args:
+        baselines: by name, its `auc`, and by how much the critic's is higher: `difference`, with
+            `value`, `low` and `high`.
+    """
+    best, one = max(baselines.items(), key=lambda item: item[1]["auc"])
+    more = one["difference"]
+    ends = f"{more['low']:+.3f} to {more['high']:+.3f}"
+    lead = f"the critic's lead in AUC is {more['value']:+.3f}, {ends}"
+    if more["high"] < 0:
+        return f"A baseline wins: {best} ({lead}). Use it, or label more."
+    if more["low"] <= 0:
+        return f"Not clearly better or worse than the best baseline, {best} ({lead}). Label more."
+    return f"Better than the best baseline, {best} ({lead})."
 
 
 def surface_cues(texts: Sequence[Text]) -> NDArray[np.float64]:

@@ -1,22 +1,91 @@
-"""The page that goes with a saved critic: what it learnt from, how good it is, how to load it.
+"""A critic's folder, and the page in it: what it learnt from, how good it is, how to load it.
 
 Takes the report of a fit (the JSON beside the critic); gives README.md, in plain words, with what
-is not known named as such.
+is not known named as such. A new critic takes the place of an earlier one as a whole: killed at any
+moment, one of the two is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from symdistill.errors import InputError, RunError
 from symdistill.visible import visible
+
+if TYPE_CHECKING:
+    from symdistill.critic.encoder import EncoderCritic
+    from symdistill.critic.forms import Form
+    from symdistill.critic.reading import Text
 
 METRICS = {
     "auc": "AUC (chance that a valid line outscores an invalid one)",
     "average_precision": "average precision",
     "ece": "ECE (mean distance between score and share valid)",
 }
+
+
+def expect_free(target: Path) -> None:
+    """Refuse to replace anything but an earlier critic.
+
+    Raises:
+        InputError: the folder holds other things.
+    """
+    if target.is_dir() and any(target.iterdir()) and not (target / "critic.json").is_file():
+        raise InputError(
+            f"expected an empty folder, a critic's or a new one for --out; {target} holds other "
+            "things; name another"
+        )
+
+
+def save_critic(
+    target: Path,
+    critic: EncoderCritic,
+    form: Form,
+    report: Mapping[str, Any],
+    *,
+    texts: Iterable[Text],
+    ids: Iterable[str],
+) -> None:
+    """Write the critic's folder aside, and put it in the place of an earlier one.
+
+    Killed in between, the earlier one lies beside, in a folder whose name ends in `.old`.
+
+    Args:
+        texts, ids: of the lines that it learnt from.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    from symdistill.critic.learnt import save_learnt
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+        old = aside.with_name(f"{aside.name}.old")
+        try:
+            critic.save(aside)
+            form.save(aside, critic.version)
+            save_learnt(aside, critic.version, texts, ids)
+            (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+            write_card(aside, report)
+            aside.chmod(0o755)
+            if target.exists():
+                os.replace(target, old)
+            os.replace(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise RunError(
+            f"expected to write the critic to {target}; got: {error.strerror or error}; choose "
+            "another place with --out"
+        ) from error
 
 
 def write_card(folder: Path, report: Mapping[str, Any]) -> None:
@@ -83,6 +152,23 @@ def card(report: Mapping[str, Any]) -> str:
         "transformers folder, `head.safetensors` the linear layer on top.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def told(report: Mapping[str, Any]) -> str:
+    """How good the critic is, for a terminal."""
+    names = {"auc": "AUC", "average_precision": "average precision", "ece": "ECE"}
+    lines = [f"{name:<18} {ranged(report['test'][key])}" for key, name in names.items()]
+    lines += [
+        f"{'AUC of ' + visible(name):<18} {one['auc']:.3f}"
+        for name, one in report["baselines"].items()
+    ]
+    if len(report["auc_by_seed"]) > 1:
+        by_seed = ", ".join(f"{auc:.3f} ({seed})" for seed, auc in report["auc_by_seed"].items())
+        lines.append(f"AUC by seed        {by_seed}; the first is kept")
+    if curve := report["curve"]:
+        points = zip(curve["labels"], curve["auc"], strict=True)
+        lines.append(f"AUC by labels      {', '.join(f'{n:,}: {auc:.3f}' for n, auc in points)}")
+    return "\n".join([*lines, *report["sentences"]])
 
 
 def ranged(value: Mapping[str, Any]) -> str:

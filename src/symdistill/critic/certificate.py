@@ -14,7 +14,7 @@ of labels, and the number of looks, precisions and groups that share delta.
 The idea is that of Geifman and El-Yaniv (2017), of Learn then Test (Angelopoulos et al. 2021) and,
 for thresholds of judges tested in a fixed order, of Jung, Brahman and Choi (arXiv 2407.18370); the
 finite-population form is ours. It does not say that the labellers are right, nor anything about
-lines that are not in the pool.
+lines that are not in the pool. Nothing is read or written here: `kept_certificates.py` does that.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from symdistill.critic.fixed_sequence import (
     FIRST_SHARE,
     CutTest,
     exactly,
+    fewest_bad,
     fix_cuts,
+    least_labels,
+    p_value,
     precision_interval,
     walk_cuts,
 )
-from symdistill.errors import InputError, RunError
-from symdistill.pool import LabelWord, Line, Pool
+from symdistill.errors import InputError
+from symdistill.pool import LabelWord, Line
+from symdistill.visible import visible
 
 __all__ = [
     "Certificate",
@@ -47,9 +49,6 @@ __all__ = [
     "certify",
     "freeze",
     "precision_interval",
-    "read_certificates",
-    "void",
-    "write_certificate",
 ]
 
 FEWEST_LABELS = 10  # below it no precision above 0.74 can pass, and no sample can be checked
@@ -125,12 +124,8 @@ def freeze(
         InputError: one of these is out of its range, or a line has no group where it should.
     """
     check_numbers(precision, max_share, delta)
+    check_labels(labels, len(ranked), max_share)
     top = top_lines(len(ranked), max_share)
-    if not FEWEST_LABELS <= labels <= top:
-        raise InputError(
-            f"expected {FEWEST_LABELS} to {top:,} labels, drawn from the best {max_share:.0%} of "
-            f"{len(ranked):,} lines; got {labels:,}; give another number or a larger share"
-        )
     if not 1 <= looks <= labels // FEWEST_LABELS:
         raise InputError(
             f"expected 1 to {labels // FEWEST_LABELS} looks at {labels:,} labels; got {looks}"
@@ -154,9 +149,63 @@ def check_numbers(precision: Sequence[float], max_share: float, delta: float) ->
     """Refuse a precision, share or error rate that is out of its range (InputError)."""
     for what, value in [*(("precision", one) for one in precision), ("max-share", max_share)]:
         if not 0 < value <= 1:
-            raise InputError(f"expected a {what} above 0 and at most 1; got {value:g}")
+            meant = f"; did you mean {value / 100:g}" if 1 < value <= 100 else ""
+            raise InputError(f"expected a {what} above 0 and at most 1; got {value:g}{meant}")
     if not 0 < delta <= 0.5:
         raise InputError(f"expected a delta above 0 and at most 0.5; got {delta:g}")
+
+
+def check_labels(labels: int, lines: int, max_share: float) -> None:
+    """Refuse a number of labels that cannot be drawn, or that shows nothing (InputError)."""
+    top = top_lines(lines, max_share)
+    if top < FEWEST_LABELS:
+        are = "is 1" if top == 1 else f"are {top:,}"
+        raise InputError(
+            f"expected at least {FEWEST_LABELS} lines among the best {max_share:.0%} of {lines:,}; "
+            f"there {are}; add lines or give a larger --max-share"
+        )
+    if not FEWEST_LABELS <= labels <= top:
+        raise InputError(
+            f"expected {FEWEST_LABELS} to {top:,} labels, drawn from the best {max_share:.0%} of "
+            f"{lines:,} lines; got {labels:,}; give another number or a larger share"
+        )
+
+
+def cannot_pass(ranked: Sequence[Line], frozen: Frozen) -> dict[tuple[str | None, float], int]:
+    """The statements, as (group, precision), that fail though every label should be valid.
+
+    Each with the fewest labels in all, expected to fall on its group, with which it could pass.
+    """
+    top = ranked[: frozen.top]
+    found: dict[tuple[str | None, float], int] = {}
+    for group in frozen.groups or (None,):
+        mine = sum(group is None or line.group == group for line in top)
+        for precision in frozen.precisions:
+            least = -(-least_labels(precision, frozen.level, mine) * len(top) // mine)
+            if least > frozen.looks[-1]:
+                found[group, precision] = least
+    return found
+
+
+def sunk_by_one(ranked: Sequence[Line], frozen: Frozen) -> dict[tuple[str | None, float], int]:
+    """The statements, as (group, precision), that one invalid line at the first cut would end.
+
+    Each with the labels that are expected at that cut, once all are given; not those that
+    `cannot_pass`.
+    """
+    top = ranked[: frozen.top]
+    share = frozen.looks[-1] / len(top)
+    found: dict[tuple[str | None, float], int] = {}
+    for group in frozen.groups or (None,):
+        mine = sum(group is None or line.group == group for line in top)
+        for precision in frozen.precisions:
+            size = _sizes(mine, frozen, share, precision)[0]
+            labels = min(round(size * share), size)
+            bad = fewest_bad(size, precision)
+            alone, none = p_value(size, bad, labels, 1), p_value(size, bad, labels, 0)
+            if none <= frozen.level < alone:
+                found[group, precision] = labels
+    return found
 
 
 # ---------------------------------------------------------------------------------- the certificate
@@ -175,11 +224,17 @@ class Labelling:
     def __str__(self) -> str:
         if self.draw is None:
             return "the labels are a column of the file; who wrote them, when and how is not known"
-        told = [f"by {', '.join(self.who)}"] if self.who else []
+        names = ", ".join(f'"{visible(name)}"' for name in self.who)
+        told = [f"by {names}"] if self.who else []
         if self.since:
             told.append(self.since if self.since == self.until else f"{self.since} to {self.until}")
-        told.append(f"instructions: {self.instructions or 'not recorded'}")
+        told.append(f"instructions: {visible(self.instructions) or 'not recorded'}")
         return ", ".join(told)
+
+
+def labelling_of(row: Mapping[str, Any]) -> Labelling:
+    """From JSON."""
+    return Labelling(**{**row, "who": tuple(row["who"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +290,7 @@ class Certificate:
         """
         try:
             given = dict(row)
-            given["labelling"] = Labelling(**{**row["labelling"],
-                                              "who": tuple(row["labelling"]["who"])})  # fmt: skip
+            given["labelling"] = labelling_of(row["labelling"])
             given["tests"] = tuple(CutTest(**one) for one in row["tests"])
             given |= {
                 name: tuple(row[name]) for name in ("precisions", "groups", "looks", "tested")
@@ -301,10 +355,13 @@ def _look(
     precision: float,
 ) -> list[CutTest]:  # fmt: skip
     ranks, bad = _places(mine, labels[:look])
-    share = look / frozen.top
-    first = min(len(mine), math.ceil(FIRST_SHARE * frozen.lines))
-    sizes = fix_cuts(len(mine), first, share, precision, frozen.level)
+    sizes = _sizes(len(mine), frozen, look / frozen.top, precision)
     return walk_cuts(sizes, ranks, bad, precision, frozen.level)
+
+
+def _sizes(mine: int, frozen: Frozen, share: float, precision: float) -> tuple[int, ...]:
+    first = min(mine, math.ceil(FIRST_SHARE * frozen.lines))
+    return fix_cuts(mine, first, share, precision, frozen.level)
 
 
 def _places(
@@ -355,7 +412,7 @@ def _certificate(
         labelling=Labelling(),
         labels_hash=labels_hash(labels),
         tested=(),
-        line_ids_hash=hashlib.sha256(_ids_text(ids).encode()).hexdigest(),
+        line_ids_hash=hashlib.sha256(ids_text(ids).encode()).hexdigest(),
         estimate=valid / told.labelled if told.labelled else None,
         low=low,
         high=high,
@@ -411,95 +468,7 @@ def _sentence(c: Certificate, frozen: Frozen) -> str:
     return " ".join(parts)
 
 
-# --------------------------------------------------------------------------------- on the disk
-
-
-def write_certificate(home: Path, certificate: Certificate) -> Path:
-    """Write HOME/certificates/NAME.json, and NAME.ids with the ids of its lines, one a row.
-
-    The name follows from what was tested on which labels, so that a repeat takes its own place.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    c = certificate
-    marks = [c.pool_hash, c.group, c.precision_target, c.max_share, c.level, c.looks, c.labels_hash,
-             c.labelling.draw]  # fmt: skip
-    name = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:12]
-    path = home / "certificates" / f"{name}.json"
-    if c.line_ids:
-        write_aside(path.with_suffix(".ids"), _ids_text(c.line_ids))
-    write_aside(path, json.dumps(c.to_json(), indent=1, ensure_ascii=False) + "\n")
-    return path
-
-
-def read_certificates(home: Path) -> list[tuple[Path, Certificate]]:
-    """What was tested on a source, oldest first: also what failed, and what was voided.
-
-    Raises:
-        InputError: a file that cannot be read, or whose ids are not the ones it was made for.
-    """
-    found = []
-    for path in sorted((home / "certificates").glob("*.json")):
-        try:
-            row = json.loads(path.read_text(encoding="utf-8"))
-            beside = path.with_suffix(".ids")
-            ids = beside.read_text(encoding="utf-8") if row["certified"] else ""
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"expected a certificate at {path} with its ids beside it; got: {error}; restore "
-                "or remove it"
-            ) from error
-        certificate = Certificate.from_json(row, map(json.loads, ids.splitlines()))
-        if hashlib.sha256(ids.encode()).hexdigest() != certificate.line_ids_hash:
-            raise InputError(
-                f"expected in {path.with_suffix('.ids')} the ids that {path.name} was made for; "
-                "they were changed; restore the file or remove both"
-            )
-        found.append((path, certificate))
-    return sorted(found, key=lambda one: (one[1].made_at, one[0].name))
-
-
-def void_outdated(pool: Pool) -> None:
-    """Void the certificates of a pool that has changed since it was frozen."""
-    for path, one in read_certificates(pool.home):
-        if one.certified and one.voided is None and one.pool_hash != pool.hash:
-            void(path, f"the lines of {pool.source.name} are not those that were frozen")
-
-
-def void(path: Path, why: str) -> None:
-    """Mark a certificate as one that no longer holds; the first reason stays.
-
-    Raises:
-        InputError: there is no certificate at that path.
-        RunError: it cannot be written.
-    """
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"expected a certificate at {path}; got: {error}; check the path"
-        ) from error
-    if row.get("voided") is None:
-        row["voided"] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "why": why}
-        write_aside(path, json.dumps(row, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Write a file beside and rename it, so that it is whole or not there (RunError)."""
-    aside = path.with_name(path.name + ".aside")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunError(
-            f"expected to write {path}; got: {error.strerror or error}; check the disk and its "
-            "permissions"
-        ) from error
-
-
-def _ids_text(ids: Sequence[str]) -> str:
+def ids_text(ids: Sequence[str]) -> str:
     """One id a row, as JSON, for an id may hold anything."""
     return "".join(json.dumps(one) + "\n" for one in ids)
 

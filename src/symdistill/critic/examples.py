@@ -46,6 +46,7 @@ class Examples:
 
     lines: Sequence[Example]
     left_out: Mapping[str, int] = field(default_factory=dict)  # why -> rows
+    labelled: Mapping[int, Text] = field(default_factory=dict)  # row -> text; unsure ones, too
 
     @property
     def texts(self) -> list[Text]:
@@ -79,6 +80,17 @@ class Split(NamedTuple):
     calibration: Examples
     test: Examples
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Lines, valid ones and groups of each part."""
+        return {
+            name: {
+                "lines": len(part.lines),
+                "valid": int(part.valid.sum()),
+                "groups": len(set(part.groups)),
+            }
+            for name, part in self._asdict().items()
+        }
+
 
 def read_examples(
     rows: Iterable[tuple[int, Row]],
@@ -105,6 +117,7 @@ def read_examples(
     found: dict[str, None] = {}
     left_out: Counter[str] = Counter()
     known: dict[tuple[str, str], Example] = {}
+    labelled: dict[int, Text] = {}
     for number, row in rows:
         if isinstance(row, str):
             left_out[row] += 1
@@ -125,6 +138,7 @@ def read_examples(
         if text is None:
             left_out[f"with nothing in {' or '.join(form.columns.values())}"] += 1
             continue
+        labelled[number] = text
         numbers = form.read_numbers(row)
         if numbers is None:
             left_out[f"without a number in {' or '.join(form.numbers)}"] += 1
@@ -160,7 +174,7 @@ def read_examples(
             f"expected at least {MIN_USABLE} labelled lines of both kinds in {source}; got "
             f"{counts}{f' (and {others})' if others else ''}; label more lines"
         )
-    return Examples(lines, dict(left_out))
+    return Examples(lines, dict(left_out), labelled)
 
 
 def split_examples(examples: Examples, seed: int = 0) -> Split:
@@ -198,6 +212,24 @@ def split_examples(examples: Examples, seed: int = 0) -> Split:
                 "one kind lie in too few groups; label more groups"
             )
     return split
+
+
+def told(examples: Examples, split: Split, *, grouped: bool) -> str:
+    """What there is to learn from, for a terminal."""
+    valid = int(examples.valid.sum())
+    sizes = ", ".join(f"{len(part.lines):,} to {what}" for part, what in zip(
+        split, ("train on", "calibrate on", "test on"), strict=True))  # fmt: skip
+    lines = [
+        f"{len(examples.lines):,} labelled lines, {valid:,} of them valid, in "
+        f"{len(set(examples.groups)):,} groups: {sizes}."
+    ]
+    if not grouped:
+        lines.append("No --group: every line is its own group, so lines that resemble each other "
+                     "may be learnt from and tested on.")  # fmt: skip
+    if examples.left_out:
+        why = ", ".join(f"{rows:,} {visible(why)}" for why, rows in examples.left_out.items())
+        lines.append(f"Rows left out: {why}.")
+    return "\n".join(lines)
 
 
 def _short(text: Text) -> str:

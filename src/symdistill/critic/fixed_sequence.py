@@ -26,11 +26,16 @@ from fractions import Fraction
 from itertools import pairwise
 from statistics import NormalDist
 
-from symdistill import exact
+from symdistill.exact import EXACT_TO, precision_interval
+
+__all__ = [
+    "CutTest", "exactly", "fewest_bad", "fix_cuts", "labels_at_start", "least_labels", "p_value",
+    "precision_interval", "walk_cuts", "why_not_random",
+]  # fmt: skip
 
 CUTS = 100  # sizes to test; 40 certify about 2 % less, more buy nothing
 FIRST_SHARE = 0.01  # of the pool: the smallest size
-_EXACT_TO = 5_000  # labels up to which p-values are computed in whole numbers
+_SURELY = 2.4  # standard deviations by which a number that is drawn is missed in 1 of 100 draws
 _NOT_RANDOM = 0.001  # labels are refused that a random draw gives more rarely than this
 
 
@@ -55,7 +60,7 @@ def p_value(population: int, bad: int, drawn: int, invalid: int) -> float:
         return 0.0
     if invalid >= most:
         return 1.0
-    if drawn > _EXACT_TO:
+    if drawn > EXACT_TO:
         from scipy.stats import hypergeom
 
         return float(hypergeom.cdf(invalid, population, bad, drawn))
@@ -67,23 +72,37 @@ def p_value(population: int, bad: int, drawn: int, invalid: int) -> float:
     return total / math.comb(population, drawn)
 
 
+def least_labels(precision: float, level: float, lines: int | None = None) -> int:
+    """The fewest labels, all of them valid, with which `lines` lines pass; fewer prove nothing.
+
+    29 for precision 0.9 at level 0.05, 59 for 0.95; of a small pool fewer do. Without `lines` the
+    pool has no end, and the precision is below 1.
+    """
+    if lines is not None:
+        bad = fewest_bad(lines, precision)
+        labels = range(lines + 1)
+        return labels[bisect_left(labels, True, key=lambda n: p_value(lines, bad, n, 0) <= level)]
+    return math.ceil(math.log(level) / math.log(precision))
+
+
 def labels_at_start(precision: float, level: float, labels: int) -> int:
     """The expected number of labelled lines from which on a cut is worth testing.
 
     So many that a cut with a third of the permitted invalid lines passes with a chance of 90 %
     (118 for precision 0.9 and level 0.05), but a tenth of all labels at least and a quarter at
-    most; and never fewer than it takes for a cut without any invalid line to pass. A first test
-    that is too small often ends the procedure by bad luck; one that is too large passes over the
-    cuts that could have passed.
+    most; and never fewer than it takes for a cut without any invalid line to pass with a chance of
+    about 99 %, whose labels are drawn by chance, too. A first test that is too small often ends the
+    procedure by bad luck; one that is too large passes over the cuts that could have passed.
     """
     bad = 1 - float(precision)
     if bad <= 0:
         return labels
-    z_level, z_chance = NormalDist().inv_cdf(1 - min(level, 0.5)), NormalDist().inv_cdf(0.9)
+    z_level, z_chance = -NormalDist().inv_cdf(min(level, 0.5)), NormalDist().inv_cdf(0.9)
     spread = z_level * math.sqrt(bad * (1 - bad)) + z_chance * math.sqrt(bad / 3 * (1 - bad / 3))
     enough = math.ceil((spread / (2 / 3 * bad)) ** 2)
-    all_valid = math.ceil(math.log(level) / math.log(1 - bad)) if bad < 1 else 1
-    return max(min(max(enough, labels // 10), labels // 4), all_valid)
+    least = least_labels(precision, level)
+    surely = math.ceil(least + _SURELY * math.sqrt(least))
+    return max(min(max(enough, labels // 10), labels // 4), surely)
 
 
 def fix_cuts(
@@ -138,33 +157,6 @@ def walk_cuts(
         if not done[-1].passed:
             break
     return done
-
-
-def precision_interval(
-    population: int, drawn: int, invalid_drawn: int, level: float = 0.95
-) -> tuple[float, float]:
-    """The exact interval of the share valid of a population, from a simple random sample of it.
-
-    `exact.precision_interval`; beyond 5,000 labels the same test inverted by scipy's p-values.
-
-    Raises:
-        ValueError: counts that cannot be.
-    """
-    if drawn <= _EXACT_TO:
-        return exact.precision_interval(population, drawn, invalid_drawn, level)
-    tail = (1 - level) / 2
-    first, last = invalid_drawn, population - (drawn - invalid_drawn)  # bad lines there may be
-
-    def plausible(bad: int) -> bool:  # so many drawn would be no surprise
-        return p_value(population, population - bad, drawn, drawn - invalid_drawn) > tail
-
-    def too_many(bad: int) -> bool:  # so few drawn would be one
-        return p_value(population, bad, drawn, invalid_drawn) <= tail
-
-    bads = range(first, last + 1)
-    fewest = bads[bisect_left(bads, True, key=plausible)]
-    most = bads[bisect_left(bads, True, key=too_many) - 1]
-    return 1 - most / population, 1 - fewest / population
 
 
 def why_not_random(ranks: Sequence[int], population: int) -> str | None:

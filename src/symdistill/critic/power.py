@@ -13,20 +13,23 @@ here and nowhere else. The certificate itself assumes nothing of it.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symdistill.critic.certificate import FEWEST_LABELS, top_lines
-from symdistill.critic.fixed_sequence import FIRST_SHARE, fewest_bad, fix_cuts
+from symdistill.critic.fixed_sequence import FIRST_SHARE, fewest_bad, fix_cuts, least_labels
 from symdistill.errors import InputError
 
 CHANCE = 0.8  # of a certificate: the number of labels is called enough from here on
 WEAK = 0.05  # share of the pool: a best part below it is hardly worth labelling for
 _LABELS = (50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 800, 1000, 1250, 1500, 2000, 2500, 3000,
-           4000, 5000)  # fmt: skip
+           4000, 5000, 6000, 8000, 10_000, 15_000, 20_000, 30_000, 50_000)  # fmt: skip
+_MOST = 5000  # labels for one statement: nobody labels more
+LADDER = (100, 200, 400, 800)  # labels for one statement: what more of them buy
 
 IntArray = NDArray[np.int64]
 
@@ -109,15 +112,33 @@ def from_pilot(places: Sequence[int], valid: Sequence[bool], lines: int) -> Curv
     return Curve(edges, np.concatenate([[0.0], np.cumsum(chance) / len(chance)]))
 
 
+def pilot_auc(places: Sequence[int], valid: Sequence[bool]) -> tuple[float, bool]:
+    """The AUC of labelled lines as it is, and whether the score surely runs the other way.
+
+    Args:
+        places: in the ranking, best first.
+        valid: their labels, both kinds among them.
+
+    Returns:
+        The share of pairs in which the valid line is above the invalid one, and whether that is
+        more than two standard errors of a score without any meaning below one half.
+    """
+    good = np.sort(np.array([place for place, word in zip(places, valid, strict=True) if word]))
+    bad = np.array([place for place, word in zip(places, valid, strict=True) if not word])
+    auc = float(np.searchsorted(good, bad).mean() / len(good))
+    spread = math.sqrt((len(good) + len(bad) + 1) / (12 * len(good) * len(bad)))
+    return auc, auc < 0.5 - 2 * spread
+
+
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What would come of a number of labels, on average."""
+    """What would come of a number of labels, on average. Of groups: what would come of one."""
 
-    labels: int
+    labels: int  # of all groups
     max_share: float
     chance: float  # of a certificate, 0..1
-    kept: float  # share of the pool, 0 where there is no certificate
-    best: float  # share of the pool that the best cut in hindsight keeps
+    kept: float  # share of the lines, 0 where there is no certificate
+    best: float  # share of the lines that the best cut in hindsight keeps
     wrong: float  # of the runs whose certificate is false
 
 
@@ -129,8 +150,9 @@ class Plan:
     precision: float
     delta: float
     max_share: float
-    needed: Simulated | None  # the fewest labels with a chance of 80 %; None: 5,000 are too few
+    needed: Simulated | None  # the fewest labels with a chance of 80 %; None: none, or not sought
     asked: Simulated | None  # the number of labels that was asked about
+    ladder: tuple[Simulated, ...]  # 100 to 800 labels, as far as there are so many lines
     best_share: float  # of the pool, were every label known
     auc: float
     valid_share: float
@@ -147,6 +169,9 @@ def plan(
     delta: float = 0.05,
     looks: int = 1,
     statements: int = 1,
+    part: float = 1.0,
+    ladder: bool = False,
+    seek: bool = True,
     runs: int = 400,
     seed: int = 0,
 ) -> Plan:
@@ -163,6 +188,10 @@ def plan(
         labels: a number to ask about.
         delta: of the whole procedure.
         looks, statements: among which it is split.
+        part: the share of the lines that a statement is about, above 0, at most 1: a group, which
+            gets this share of the labels. Chances and what is kept are those of one group.
+        ladder: try some numbers of labels, to show what more of them buy.
+        seek: look for the fewest labels that give an 80 % chance.
         runs: simulations for each number of labels.
     """
     best = curve.best_share(precision)
@@ -170,25 +199,44 @@ def plan(
         max_share = min(1.0, max(0.05, math.ceil(22 * best) / 20))
     level = delta / (looks * statements)
     top = top_lines(lines, max_share)
-    most = [one for one in _LABELS if one < top] + ([top] if top <= _LABELS[-1] else [])
+    fewest = fewest_labels(lines, precision, level, max_share, part)
+    most = [one for one in (*_LABELS, top) if fewest <= one <= top and one * part <= _MOST]
+    most = sorted(set(most) | ({fewest} if fewest <= top else set()))
     tried: dict[int, Simulated] = {}
 
     def try_(number: int) -> Simulated:
         if number not in tried:
-            tried[number] = simulate(curve, lines, number, precision, level, max_share, runs, seed)
+            mine = max(round(lines * part), 1)
+            drawn = min(max(round(number * part), 1), top_lines(mine, max_share))
+            one = simulate(curve, mine, drawn, precision, level, max_share, runs, seed)
+            tried[number] = replace(one, labels=number)
         return tried[number]
 
-    low, high = 0, len(most)  # the chance grows with the labels, so halving finds the first
-    while low < high:
-        middle = (low + high) // 2
-        if try_(most[middle]).chance >= CHANCE:
-            high = middle
-        else:
-            low = middle + 1
-    needed = try_(most[low]) if low < len(most) else None
+    needed = None
+    if seek:  # the chance grows with the labels, so halving finds the first that are enough
+        place = bisect_left(most, True, key=lambda one: try_(one).chance >= CHANCE)
+        needed = try_(most[place]) if place < len(most) else None
     asked = None if labels is None else try_(min(labels, top))
-    return Plan(lines, precision, delta, max_share, needed, asked, best, curve.auc,
-                curve.valid_share, _advice(precision, curve, best, needed, most[-1]))  # fmt: skip
+    steps = [round(one / part) for one in LADDER if ladder]
+    told = tuple(try_(one) for one in steps if fewest <= one <= top)
+    if most:
+        advice = _advice(precision, curve, best, needed, most[-1]) if seek else ""
+    else:
+        advice = (
+            f"A certificate takes at least {fewest:,} labels, were all of them valid; the best "
+            f"{max_share:.0%} are {top:,} lines: too few. Add lines, take a larger --max-share, or "
+            "lower the precision."
+        )
+    return Plan(lines, precision, delta, max_share, needed, asked, told, best, curve.auc,
+                curve.valid_share, advice)  # fmt: skip
+
+
+def fewest_labels(
+    lines: int, precision: float, level: float, max_share: float, part: float = 1.0
+) -> int:
+    """Fewer than these prove nothing, were all of them valid; of groups, in all."""
+    top = top_lines(max(round(lines * part), 1), max_share)
+    return max(FEWEST_LABELS, math.ceil(least_labels(precision, level, top) / part - 1e-9))
 
 
 def _advice(

@@ -90,10 +90,12 @@ def training_draw(
         plan: what to keep with the draw besides how it was drawn.
 
     Raises:
-        InputError: no line is left, or a score that is needed is missing or no finite number.
+        InputError: no line is left, or the cut or a score that is needed is no finite number.
     """
     if n < 1:
         raise InputError(f"expected at least 1 line to draw; got {n}; ask for more")
+    if cut is not None and not math.isfinite(cut):
+        raise InputError(f"expected a finite number as the cut; got {cut}; give a score")
     taken = frozenset(taken)
     left = _shuffled([one for one in lines if one.id not in taken], "train", seed, pool_hash)
     if not left:

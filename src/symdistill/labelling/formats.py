@@ -14,7 +14,9 @@ know and answers that contradict each other. Costs one pass; all rows are held i
                    label is one choice from <Choices name="label" toName="text">, the annotator's
                    name stands in the result's `meta`
 
-Second answers to lines that were shown twice have no place in the last two and are left out there.
+In CSV, text that a spreadsheet would take for a formula has an apostrophe in front, which is taken
+off again when the file is read. Second answers to lines that were shown twice have no place in the
+last two and are left out there.
 Suggestions and predictions are a model's word, so they are not read as answers.
 """
 
@@ -22,16 +24,23 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from symdistill.datafiles import expect_columns, is_missing, read_rows, write_rows
-from symdistill.errors import InputError, RunError
-from symdistill.labelling.store import PREFERENCES, Draw, Given, Purpose, answers_to
-from symdistill.pool import words_of
+from symdistill.datafiles import expect_columns, read_rows, row_named, write_aside, write_rows
+from symdistill.errors import InputError
+from symdistill.labelling.store import (
+    KEYS_FOR_TWO,
+    PREFERENCES,
+    Draw,
+    Given,
+    Purpose,
+    answers_to,
+    name_of,
+)
+from symdistill.pool import is_empty_label, words_of
 
 Format = Literal["jsonl", "csv", "argilla", "label-studio"]
 
@@ -57,19 +66,14 @@ def write_answers(
     for one in given:
         if one.draw == draw.id:
             said[one.line_id].append(one)
-    if kind in ("jsonl", "csv"):
+    if kind == "csv":
+        rows = (_without_formulas(row) for row in _rows(draw, said))
+        return write_rows(path, rows, for_spreadsheet=True)
+    if kind == "jsonl":
         return write_rows(path, _rows(draw, said))
     record = _argilla_record if kind == "argilla" else _label_studio_task
     records = [record(draw, place, said) for place in range(len(draw.items))]
-    aside = path.with_name(path.name + ".aside")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(records, ensure_ascii=False, indent=1), encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunError(
-            f"expected to write {path}; got: {error.strerror or error}; choose another place"
-        ) from error
+    write_aside(path, json.dumps(records, ensure_ascii=False, indent=1))
     return len(records)
 
 
@@ -98,19 +102,19 @@ def read_answers(
     """
     path = path.expanduser()
     found: dict[tuple[str, str, bool], Given] = {}
-    strange: dict[str, None] = {}
+    strange: dict[str, str] = {}  # id -> where it is first
     for where, row in _read(path, format):
-        label = row.get("label")
-        if is_missing(label) or not str(label).strip():
+        if is_empty_label(row.get("label")):
             continue
         id = row.get("id")
         if not isinstance(id, str | int):
             raise InputError(f"expected an id on {where} of {path}; got {str(id)[:40]!r}; keep the "
                              "ids of the exported file")  # fmt: skip
-        one = _given(row, str(id), annotator, purpose, draw, f"{where} of {path}")
-        if one.line_id not in known:
-            strange[one.line_id] = None
+        if str(id) not in known:
+            strange.setdefault(str(id), where)
+        if strange:
             continue
+        one = _given(row, str(id), annotator, purpose, draw, f"{where} of {path}")
         before = found.setdefault((one.line_id, one.annotator, one.again), one)
         if before.answer != one.answer:
             raise InputError(
@@ -118,7 +122,7 @@ def read_answers(
                 f"{before.answer} and, on {where}, {one.answer}; keep one"
             )
     if strange:
-        first = ", ".join(repr(id[:40]) for id in list(strange)[:3])
+        first = ", ".join(f"{id[:40]!r} on {where}" for id, where in list(strange.items())[:3])
         raise InputError(
             f"expected ids of the lines that were drawn in {path}; {len(strange):,} are not: "
             f"{first}{', ...' if len(strange) > 3 else ''}; nothing was taken: correct them, or "
@@ -222,6 +226,25 @@ def _label_studio_task(
     return {"data": data, "annotations": annotations, "predictions": []}
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how what a spreadsheet would act on begins
+
+
+def _without_formulas(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: f"'{cell}"
+        if isinstance(cell, str) and cell.lstrip("'").startswith(_FORMULA)
+        else cell
+        for name, cell in row.items()
+    }
+
+
+def _with_formulas(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(_FORMULA) else cell
+        for name, cell in row.items()
+    }
+
+
 # -- reading ------------------------------------------------------------------------------------
 
 
@@ -236,9 +259,11 @@ def _read(path: Path, format: Format | None) -> Iterator[tuple[str, Mapping[str,
     columns: dict[str, None] = {}
     for number, row in read_rows(path, ("id", "label"), what="labels"):
         if isinstance(row, str):
-            raise InputError(f"expected labels in {path}; row {number} {row}; mend or remove it")
+            raise InputError(
+                f"expected labels in {path}; {row_named(path, number)} {row}; mend or remove it"
+            )
         columns |= dict.fromkeys(row)
-        yield f"row {number}", row
+        yield row_named(path, number), (_with_formulas(row) if suffix in (".csv", ".tsv") else row)
     if suffix == ".jsonl" and columns:  # no header: only the rows can say
         expect_columns(["id", "label"], list(columns), path)
 
@@ -301,12 +326,14 @@ def _given(
     row: Mapping[str, Any], id: str, annotator: str, purpose: Purpose, draw: str, where: str
 ) -> Given:
     said = str(row["label"]).strip()
-    word = said.casefold() if purpose == "compare" else words_of(said)
+    word: str | None = words_of(said)
+    if purpose == "compare":
+        word = KEYS_FOR_TWO.get(said.casefold(), said.casefold())
     if word not in answers_to(purpose):
         expected = (
             ", ".join(PREFERENCES)
             if purpose == "compare"
-            else "valid, invalid or unsure (or yes/no, true/false, 1/0)"
+            else "valid, invalid or unsure (or v/i/u, yes/no, true/false, 1/0)"
         )
         raise InputError(f"expected {expected} as a label; got {said[:40]!r} on {where}; mend it "
                          "or leave it empty")  # fmt: skip
@@ -314,7 +341,7 @@ def _given(
     return Given(
         draw=draw,
         line_id=id,
-        annotator=(str(who).strip() if who is not None else "") or annotator,
+        annotator=(name_of(str(who)) if who is not None else "") or annotator,
         answer=word,
         again=str(row.get("again") or "").strip().casefold() in ("true", "1", "yes"),
         at=at if isinstance(at, str) and at else datetime.now(UTC).isoformat(timespec="seconds"),

@@ -32,14 +32,13 @@ import webbrowser
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 from symdistill.errors import InputError, SymdistillError
 from symdistill.labelling.agreement import agreement, told
-from symdistill.labelling.audit import QUESTIONS
-from symdistill.labelling.store import Draw, LabelStore, Shown, answers_to
+from symdistill.labelling.instructions import packaged_instructions, question_of
+from symdistill.labelling.store import Draw, LabelStore, Shown, answers_to, name_of
 from symdistill.records import content_hash
 from symdistill.visible import visible
 
@@ -49,7 +48,8 @@ if TYPE_CHECKING:
 LONGEST_NAME = 60  # characters
 LONGEST_NOTE = 2_000
 _QUICK = 10_000  # answers of which the agreement is worked out while someone waits: a few seconds
-_LOOPBACK_HOST = r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?"  # as a Host header
+_LOOPBACK_HOST = r"(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d+)?"  # as a Host header
+_FORM_LENGTH = r"\d{1,5}"  # as a Content-Length header: below 100 kB, five times the longest form
 
 # Each answer: its word, what stands on its button, and its keys, of which the first is shown there.
 _BUTTONS = (
@@ -64,19 +64,6 @@ _BUTTONS_FOR_TWO = (
     ("neither", "Neither", "4 x"),
     ("unsure", "Unsure", "5 u"),
 )
-
-_INSTRUCTIONS_FOR_TWO = """\
-first, second
-  That one, and not the other.
-
-both, neither
-  It is true of both alike, or of none of them.
-
-unsure
-  You have thought about it and cannot decide. This is an answer.
-
-Which line stands first is chance. Judge what is written, not what its writer may have meant.
-"""
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -198,8 +185,13 @@ def build_app(
     async def guard(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        why = door.refuses(request)
-        response = await call_next(request) if why is None else refused(403, why)
+        length = request.headers.get("content-length", "")
+        if why := door.refuses(request):
+            response: Response = refused(403, why)
+        elif request.method == "POST" and not re.fullmatch(_FORM_LENGTH, length):
+            response = refused(413, "This form is too long, so nothing was saved.")
+        else:
+            response = await call_next(request)
         response.headers.update(_HEADERS)
         return response
 
@@ -245,6 +237,7 @@ def build_app(
         name = _name(name)
         if not name:
             return RedirectResponse("/", 303)
+        name = store.known_as(name)
         here = work.place(name)
         shared: dict[str, Any] = {
             "name": name,
@@ -254,14 +247,11 @@ def build_app(
         }
         if here.shown is None:
             return page("done.html.j2", ends=work.ends(name), next_command=next_command, **shared)
-        pair = here.draw.purpose == "compare"
         return page(
             "label.html.j2",
-            buttons=_BUTTONS_FOR_TWO if pair else _BUTTONS,
-            asked=QUESTIONS[here.draw.plan.get("ask", "valid")] if pair else "Is this valid?",
-            instructions=_paragraphs(
-                instructions or (_INSTRUCTIONS_FOR_TWO if pair else _packaged_instructions())
-            ),
+            buttons=_BUTTONS_FOR_TWO if here.draw.purpose == "compare" else _BUTTONS,
+            asked=question_of(here.draw),
+            instructions=_paragraphs(instructions or packaged_instructions(here.draw)),
             longest_note=LONGEST_NOTE,
             now=time.time(),
             **shared,
@@ -275,7 +265,11 @@ def build_app(
         answer: Annotated[str, Form()],
         note: Annotated[str, Form(max_length=2 * LONGEST_NOTE)] = "",
     ) -> Response:
-        work.answer(_name(name), key, answer, time.time() - shown_at, note.strip())
+        note = note.replace("\r\n", "\n").strip()  # as the browser counted it
+        if len(note) > LONGEST_NOTE:
+            raise InputError(f"expected a note of at most {LONGEST_NOTE:,} characters; got "
+                             f"{len(note):,}; shorten it")  # fmt: skip
+        work.answer(_name(name), key, answer, time.time() - shown_at, note)
         return RedirectResponse(label_page(_name(name)), 303)
 
     @app.post("/undo", dependencies=[Depends(own_form)])
@@ -384,8 +378,7 @@ class _Work:
 
 
 def _name(text: str) -> str:
-    """A name as it is kept and shown."""
-    return visible(" ".join(text.split()))[:LONGEST_NAME].strip()
+    return name_of(text)[:LONGEST_NAME].strip()
 
 
 # -- who may come in ----------------------------------------------------------------------------
@@ -487,10 +480,6 @@ def _templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _packaged_instructions() -> str:
-    return (files("symdistill") / "data/labelling/instructions.md").read_text("utf-8")
 
 
 def _paragraphs(text: str) -> list[tuple[str, str]]:

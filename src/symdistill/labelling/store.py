@@ -3,9 +3,9 @@
 Takes draws (which lines are shown, to say what, in which order, and how they were drawn) and
 answers; gives what is to be shown next, how far an annotator is, and the answers that stand. The
 file is HOME/labels.sqlite; an answer is on disk when `answer` returns, so neither a killed process
-nor a power cut takes one back. Costs a few milliseconds an answer.
+nor a power cut takes one back. Costs a few milliseconds an answer, however many there are.
 
-Nothing is ever deleted: an answer taken back is marked so, and of two answers of one annotator to
+No answer is ever deleted: an answer taken back is marked so, and of two answers of one annotator to
 one line the later stands while both are kept. A draw holds the texts as they were shown.
 
 It does not draw lines, and it never holds a score: whoever labels is blind to it.
@@ -28,11 +28,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from symdistill.errors import InputError, RunError
+from symdistill.visible import visible
 
 Purpose = Literal["certificate", "audit", "compare", "train"]
 
 LABELS = ("valid", "invalid", "unsure")
 PREFERENCES = ("first", "second", "both", "neither", "unsure")
+KEYS_FOR_TWO: Mapping[str, str] = {
+    **dict(zip("12345", PREFERENCES, strict=True)),
+    **dict(zip("fsbxu", PREFERENCES, strict=True)),
+}
 
 _VERSION = 1  # of the tables below, as `PRAGMA user_version`
 _TABLES = """
@@ -92,9 +97,22 @@ class Given:
     note: str
 
 
+@dataclass(slots=True)
+class _Answered:
+    """How far someone is in a draw, so that it need not be counted at every answer."""
+
+    showings: set[tuple[bool, str]]  # whether for the second time, and the line's id
+    place: int = 0  # all that is shown before it is answered
+
+
 def answers_to(purpose: Purpose) -> tuple[str, ...]:
     """The words that may be answered in a draw of this purpose."""
     return PREFERENCES if purpose == "compare" else LABELS
+
+
+def name_of(annotator: str) -> str:
+    """A name as it is kept and shown, however it was typed; empty if it is blank."""
+    return visible(" ".join(unicodedata.normalize("NFC", _utf8(annotator)).split()))
 
 
 @contextlib.contextmanager
@@ -143,8 +161,11 @@ class LabelStore:
         """
         self.path = home.expanduser() / "labels.sqlite"
         self._lock = threading.RLock()
-        self._draws: dict[str, Draw] = {}  # a draw never changes
+        self._draws: dict[str, Draw] = {}
         self._places: dict[str, dict[str, int]] = {}  # draw -> line -> place
+        self._answered: dict[tuple[str, str | None], _Answered] = {}  # draw, annotator or anyone
+        self._names: dict[str, str] = {}  # whatever the case -> as it is kept
+        self._data_version: int | None = None
         try:
             self._db = _open(self.path, read_only)
         except sqlite3.Error as error:
@@ -196,6 +217,39 @@ class LabelStore:
                  for place, one in rows),
             )  # fmt: skip
 
+    def drop(self, id: str) -> None:
+        """Take away a draw to which nobody ever gave an answer.
+
+        Raises:
+            InputError: there is an answer, even one taken back.
+        """
+        with self._using() as db:
+            db.execute("BEGIN IMMEDIATE")
+            if db.execute("SELECT 1 FROM answers WHERE draw = ?", [id]).fetchone():
+                raise InputError(f"expected a draw without answers; {id!r} has some; finish it")
+            for table, column in (("draws", "id"), ("items", "draw"), ("instructions", "draw")):
+                db.execute(f"DELETE FROM {table} WHERE {column} = ?", [id])
+            self._draws.pop(id, None)
+
+    def give_up(self, id: str, why: str) -> None:
+        """Mark in its plan that a draw is not to be finished; its answers stay.
+
+        Raises:
+            InputError: there is no such draw.
+        """
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        said = visible(" ".join(_utf8(why).split()))
+        plan = {**self.draw(id).plan, "given_up": {"why": said, "at": at}}
+        with self._using() as db:
+            db.execute("UPDATE draws SET plan = ? WHERE id = ?", [json.dumps(plan), id])
+            self._draws.pop(id)
+
+    def given_up_ids(self) -> set[str]:
+        """The draws that are not to be finished."""
+        draws = self.draws()
+        replaced = {old["draw"] for one in draws for old in one.plan.get("abandoned", ())}
+        return replaced | {one.id for one in draws if "given_up" in one.plan}
+
     def draws(self, purpose: Purpose | None = None) -> list[Draw]:
         """The draws (of one purpose), oldest first."""
         with self._using() as db:
@@ -216,7 +270,7 @@ class LabelStore:
             return self._draws[id]
 
     def drawn_ids(self, *purposes: Purpose) -> set[str]:
-        """The lines of every draw (of these purposes), answered or not."""
+        """The lines of every draw (of these purposes), answered or not; of pairs, both lines."""
         wanted = purposes or get_args(Purpose)
         marks = ", ".join("?" * len(wanted))
         with self._using() as db:
@@ -225,7 +279,7 @@ class LabelStore:
                 f"(SELECT id FROM draws WHERE purpose IN ({marks}))",
                 wanted,
             ).fetchall()
-        return {line_id for (line_id,) in found}
+        return self._with_both_sides(line_id for (line_id,) in found)
 
     # -- answering ----------------------------------------------------------------------------
 
@@ -234,17 +288,15 @@ class LabelStore:
 
         None: all is done. A line whose answer was taken back comes next.
         """
-        shown, annotator = self.draw(draw), _name(annotator)
+        shown, annotator = self.draw(draw), self.known_as(annotator)
         with self._using() as db:
-            for again, up_to in ((False, len(shown.items)), (True, shown.repeats)):
-                found = db.execute(
-                    "SELECT place FROM items WHERE draw = ? AND place < ? AND NOT EXISTS ("
-                    "SELECT 1 FROM answers WHERE draw = items.draw AND annotator = ? AND again = ? "
-                    "AND line_id = items.line_id AND undone_at IS NULL) ORDER BY place LIMIT 1",
-                    [draw, up_to, annotator, again],
-                ).fetchone()
-                if found:
-                    return shown.items[found[0]], again
+            done = self._done(db, draw, annotator)
+            while done.place < len(shown.items) + shown.repeats:
+                again, place = divmod(done.place, len(shown.items))
+                one = shown.items[place]
+                if (bool(again), one.line_id) not in done.showings:
+                    return one, bool(again)
+                done.place += 1
         return None
 
     def answer(
@@ -282,20 +334,32 @@ class LabelStore:
             InputError: as `answer`.
             RunError: they could not be written.
         """
-        checked = [self._checked(one) for one in answers]
-        with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
-            db.executemany(
-                "INSERT INTO answers (draw, line_id, annotator, answer, again, at, seconds, note) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                ([one.draw, one.line_id, one.annotator, one.answer, one.again, one.at,
-                  one.seconds, one.note] for one in checked),
-            )  # fmt: skip
+        given = list(answers)
+        names: dict[str, str] = {}  # one person has one name within a file, too
+        for name in dict.fromkeys(one.annotator for one in given):
+            kept = self.known_as(name)
+            names[name] = names.setdefault(kept.casefold(), kept)
+        checked = [self._checked(replace(one, annotator=names[one.annotator])) for one in given]
+        with self._lock:
+            with self._using() as db:
+                db.execute("BEGIN IMMEDIATE")
+                db.executemany(
+                    "INSERT INTO answers (draw, line_id, annotator, answer, again, at, seconds, "
+                    "note) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    ([one.draw, one.line_id, one.annotator, one.answer, one.again, one.at,
+                      one.seconds, one.note] for one in checked),
+                )  # fmt: skip
+            for one in checked:
+                self._names.setdefault(one.annotator.casefold(), one.annotator)
+                for who in (one.annotator, None):
+                    if (one.draw, who) in self._answered:
+                        done = self._answered[one.draw, who]
+                        done.showings.add((one.again, one.line_id))
         return len(checked)
 
     def undo(self, draw: str, annotator: str) -> Shown | None:
         """Take back the annotator's last answer that stands; None: there is none."""
-        shown, annotator = self.draw(draw), _name(annotator)
+        shown, annotator = self.draw(draw), self.known_as(annotator)
         with self._using() as db:
             db.execute("BEGIN IMMEDIATE")
             last = db.execute(
@@ -308,6 +372,7 @@ class LabelStore:
             number, line_id = last
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             db.execute("UPDATE answers SET undone_at = ? WHERE number = ?", [now, number])
+            self._answered.clear()  # an earlier answer to the line may stand again
         return shown.items[self._places[draw][line_id]]
 
     def keep_instructions(self, draw: str, text: str) -> None:
@@ -333,13 +398,23 @@ class LabelStore:
             annotator: whose answers count; None: anyone's.
         """
         shown = self.draw(draw)
+        who = None if annotator is None else self.known_as(annotator)
         with self._using() as db:
-            (done,) = db.execute(
-                "SELECT count(*) FROM (SELECT DISTINCT again, line_id FROM answers "
-                "WHERE draw = ? AND (annotator = ? OR ?) AND undone_at IS NULL)",
-                [draw, annotator and _name(annotator), annotator is None],
-            ).fetchone()
-        return done, len(shown.items) + shown.repeats
+            done = self._done(db, draw, who)
+            return len(done.showings), len(shown.items) + shown.repeats
+
+    def known_as(self, annotator: str) -> str:
+        """The name under which someone is kept: case and spaces make nobody another person.
+
+        Raises:
+            InputError: the name is blank.
+        """
+        name = name_of(annotator)
+        if not name:
+            raise InputError("expected the annotator's name; got a blank one; give a name")
+        with self._using() as db:
+            self._look_for_others_answers(db)
+            return self._names.get(name.casefold(), name)
 
     def given(self, draw: str | None = None) -> list[Given]:
         """The answers that stand (in one draw), oldest first."""
@@ -370,6 +445,25 @@ class LabelStore:
             found[line_id] = word if 2 * most > counts.total() else "unsure"
         return found
 
+    def changed_late(self, draw: str) -> int:
+        """First answers that were given otherwise when every line of the draw had one already."""
+        lines = len(self.draw(draw).items)
+        with self._using() as db:
+            rows = db.execute(
+                "SELECT line_id, annotator, answer FROM answers WHERE draw = ? AND NOT again "
+                "ORDER BY number",
+                [draw],
+            ).fetchall()
+        answered: set[str] = set()
+        said: dict[tuple[str, str], str] = {}
+        changed: set[tuple[str, str]] = set()
+        for line_id, who, answer in rows:
+            if len(answered) == lines and said.get((line_id, who), answer) != answer:
+                changed.add((line_id, who))
+            answered.add(line_id)
+            said[line_id, who] = answer
+        return len(changed)
+
     def instructions(self, draw: str) -> list[str]:
         """What annotators of a draw were told, each text once, oldest first."""
         with self._using() as db:
@@ -379,13 +473,13 @@ class LabelStore:
         return [text for (text,) in found]
 
     def labelled_ids(self, *, besides: str | None = None) -> set[str]:
-        """Every line with an answer that stands, in any draw but `besides`."""
+        """Every line with an answer that stands in a draw other than `besides`; of pairs, both."""
         with self._using() as db:
             found = db.execute(
                 "SELECT DISTINCT line_id FROM answers WHERE undone_at IS NULL AND draw IS NOT ?",
                 [besides],
             ).fetchall()
-        return {line_id for (line_id,) in found}
+        return self._with_both_sides(line_id for (line_id,) in found)
 
     # -- inner --------------------------------------------------------------------------------
 
@@ -405,6 +499,37 @@ class LabelStore:
                     raise self._told(error) from error
                 raise
 
+    def _done(self, db: sqlite3.Connection, draw: str, annotator: str | None) -> _Answered:
+        """What an annotator has answered; None: what anyone has."""
+        self._look_for_others_answers(db)
+        if (draw, annotator) not in self._answered:
+            found = db.execute(
+                "SELECT DISTINCT again, line_id FROM answers "
+                "WHERE draw = ? AND (annotator = ? OR ?) AND undone_at IS NULL",
+                [draw, annotator, annotator is None],
+            )
+            showings = {(bool(again), line_id) for again, line_id in found}
+            self._answered[draw, annotator] = _Answered(showings)
+        return self._answered[draw, annotator]
+
+    def _look_for_others_answers(self, db: sqlite3.Connection) -> None:
+        """Forget what is remembered if another process, or another store, wrote since."""
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        if version != self._data_version:
+            self._data_version = version
+            self._answered.clear()
+            found = db.execute("SELECT annotator FROM answers GROUP BY 1 ORDER BY min(number) DESC")
+            self._names = {name.casefold(): name for (name,) in found}
+
+    def _with_both_sides(self, ids: Iterable[str]) -> set[str]:
+        """The ids, and for each that is a pair's, those of its two lines."""
+        found = set(ids)
+        for draw in self.draws("compare"):
+            for pair, lines in draw.plan.get("sides", {}).items():
+                if pair in found:
+                    found |= {lines["one"], lines["other"]}
+        return found
+
     def _checked(self, one: Given) -> Given:
         draw = self.draw(one.draw)
         place = self._places[one.draw].get(one.line_id)
@@ -423,7 +548,7 @@ class LabelStore:
                 f"expected one of {', '.join(answers_to(draw.purpose))} as an answer; got "
                 f"{one.answer[:40]!r}"
             )
-        return replace(one, annotator=_name(one.annotator), note=_utf8(one.note), at=_utf8(one.at))
+        return replace(one, note=_utf8(one.note), at=_utf8(one.at))
 
     def _read_draw(self, db: sqlite3.Connection, id: str) -> Draw:
         row = db.execute(
@@ -506,14 +631,6 @@ def _showable(one: Shown) -> Shown:
         None if one.question is None else _utf8(one.question),
         None if one.other is None else _utf8(one.other),
     )
-
-
-def _name(annotator: str) -> str:
-    """A name as it is kept: however it was typed, one person has one."""
-    name = unicodedata.normalize("NFC", _utf8(annotator)).strip()
-    if not name:
-        raise InputError("expected the annotator's name; got a blank one; give a name")
-    return name
 
 
 def _utf8(text: str) -> str:

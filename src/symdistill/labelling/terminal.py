@@ -14,16 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
-from symdistill.labelling.store import LabelStore, Purpose, Shown
+from symdistill.labelling.instructions import question_of
+from symdistill.labelling.store import KEYS_FOR_TWO, LABELS, LabelStore, Purpose, Shown
 from symdistill.visible import visible
 
-KEYS: Mapping[str, str] = {"v": "valid", "i": "invalid", "u": "unsure"}
-COMPARE_KEYS: Mapping[str, str] = {
-    "1": "first",
-    "2": "second",
-    "3": "both",
-    "4": "neither",
-    "5": "unsure",
+KEYS: Mapping[str, str] = {
+    **dict(zip("viu", LABELS, strict=True)),
+    **dict(zip("123", LABELS, strict=True)),
 }
 _COMMANDS: Mapping[str, str] = {"z": "undo", "#": "note", "?": "instructions", "q": "quit"}
 
@@ -51,7 +48,8 @@ def label_in_terminal(
         InputError: an unknown draw, or a blank name.
     """
     keys, screen = keys or sys.stdin, screen or sys.stdout
-    words = _words(store.draw(draw_id).purpose)
+    draw = store.draw(draw_id)
+    words = _words(draw.purpose)
     encoding = getattr(screen, "encoding", None) or "utf-8"
 
     def say(text: str) -> None:
@@ -60,6 +58,8 @@ def label_in_terminal(
 
     with contextlib.suppress(KeyboardInterrupt), _reading(keys) as reading:
         say(_shown_instructions(instructions))
+        if draw.purpose == "compare":
+            say(question_of(draw))
         while found := store.next(draw_id, annotator):
             shown, again = found
             done, total = store.progress(draw_id, annotator)
@@ -95,7 +95,8 @@ def _asked(
     typed = known | {word: word for word in known.values()}
     note = ""
     while True:
-        say("  ".join(f"{key} {word}" for key, word in known.items()))
+        shown = {word: key for key, word in reversed(known.items())}  # the first key of each
+        say("  ".join(f"{key} {word}" for word, key in reversed(shown.items())))
         key = read_key().strip()
         said = typed.get(key.casefold(), "")
         if said == "note":
@@ -112,7 +113,7 @@ def _asked(
 
 
 def _words(purpose: Purpose) -> Mapping[str, str]:
-    return COMPARE_KEYS if purpose == "compare" else KEYS
+    return KEYS_FOR_TWO if purpose == "compare" else KEYS
 
 
 def _shown_instructions(instructions: str) -> str:

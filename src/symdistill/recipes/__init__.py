@@ -86,9 +86,8 @@ def run_recipe(
         RunError: the work could not go on.
         BudgetReached: nothing more fits into the budget.
     """
-    from symdistill.critic.certificate import void_outdated
+    from symdistill.critic.kept_certificates import void_outdated
     from symdistill.machine import describe_machine, installed_versions
-    from symdistill.pool import read_pool
     from symdistill.run import Run
 
     _, function = recipe(config.recipe)
@@ -101,19 +100,19 @@ def run_recipe(
     ) as run:
         if unsettled := run.budget.unsettled_words():
             run.progress.say(unsettled)
+        found = function(run, config)
+        void_outdated(folder)  # before anything says that it is certified
         metrics = {
             "name": folder.name,
             "recipe": config.recipe,
             "seed": config.seed,
             "finished": True,
-            **function(run, config),
+            **found,
             "config": config.model_dump(mode="json"),
             "versions": installed_versions(),
             "machine": describe_machine(),
         }
         run.write_json("metrics.json", metrics)
-        if (folder / "certificates").is_dir():
-            void_outdated(read_pool(folder))
         write_report(folder)
     return metrics
 

@@ -12,6 +12,7 @@ over rounds: a number that is wrong here is wrong in metrics.json.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -96,12 +97,15 @@ def certificates_of(run: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
             if row["certified"]:
+                ids = path.with_suffix(".ids").read_bytes()
+                if hashlib.sha256(ids).hexdigest() != row["line_ids_hash"]:
+                    raise ValueError("other ids beside it than it was made for")
                 voided = row["voided"] and str(row["voided"]["why"])
                 found.append({"sentence": str(row["sentence"]), "voided": voided,
                               "made_at": str(row["made_at"])})  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"expected a certificate at {path}; got: {error}; restore or remove it"
+                f"expected a certificate at {path} with its ids beside it; got: {error}; restore it"
             ) from error
     return sorted(found, key=lambda one: one["made_at"])
 

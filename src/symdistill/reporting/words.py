@@ -107,9 +107,9 @@ def precision_words(metrics: Row, where: str = "") -> str:
 
 def certified_words(metrics: Row, where: str = "") -> str:
     """Whether a certificate stands behind the kept lines."""
-    holding = [one for one in rows(metrics, "certificates") if one["voided"] is None]
+    holding = [one["sentence"] for one in rows(metrics, "certificates") if one["voided"] is None]
     if holding:
-        return f"Certified: {holding[-1]['sentence']}"
+        return f"Certified: {' '.join(holding)}"
     return f"NOT CERTIFIED: an estimate, see “What the estimate is not”{where}."
 
 

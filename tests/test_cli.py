@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from typer.core import TyperGroup
 
 import symdistill
 from symdistill import cli, doctor, recipes
@@ -540,3 +543,27 @@ def test_a_command_to_copy_is_on_one_line_however_long(
     ended = symdistill_("run", "mine.yaml")
     (line,) = (line for line in ended.out.splitlines() if line.endswith("--set samples=2"))
     assert line.strip().startswith("/a/long/place/") and "runs/mine/config.yaml" in line
+
+
+CHECKOUT = Path(__file__).parents[1]
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((CHECKOUT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_a_page_shows_has_its_options(page: str) -> None:
+    """Those that a test can run are run elsewhere; none may name what there is not."""
+    from typer.main import get_command
+
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    shown = re.findall(r"^\s*\$ symdistill (.+)$", text, re.MULTILINE)
+    shown += re.findall(r"`symdistill ([a-z]+ [^`]*--[^`]+)`", text)
+    for line in shown:
+        words = shlex.split(line.split("  #")[0].replace("...", "").replace("…", ""))
+        command = get_command(cli.app)
+        while isinstance(command, TyperGroup):
+            found = command.commands.get(words[0])
+            assert found is not None, f"{page}: symdistill {line}"
+            command, words = found, words[1:]
+        known = {name for one in command.params for name in one.opts} | {"--help"}
+        named = {word.split("=")[0] for word in words if word.startswith("--")}
+        assert named <= known, f"{page}: symdistill {line}: {named - known}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import errno
 import io
 import json
 import math
@@ -132,13 +133,20 @@ def test_a_users_matplotlib_settings_do_not_change_the_page(html: str) -> None:
         assert matplotlib.rcParams["font.size"] == 30
 
 
-def test_a_page_that_cannot_be_written_is_told_and_the_old_one_stays(run: Path) -> None:
+def test_a_page_that_cannot_be_written_is_told_and_the_old_one_stays(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_report(run)
     old = path.read_bytes()
-    (run / "report.html.aside").mkdir()  # what is in the way of writing aside
-    with pytest.raises(RunError, match="expected to write"):
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match="expected to write .* No space left"):
         write_report(run)
     assert path.read_bytes() == old
+    assert not list(run.glob("*.aside"))
 
 
 @pytest.mark.parametrize(

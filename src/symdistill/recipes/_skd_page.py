@@ -5,15 +5,14 @@ Both read metrics.json alone. What a model wrote is text: escaped, with control 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symdistill.errors import RunError
 from symdistill.reporting import read_metrics, words
 from symdistill.reporting.fields import Row, interval, number, part, rows
 from symdistill.reporting.page_tables import flat
+from symdistill.reporting.report import page_template, write_page
 from symdistill.visible import visible
 
 if TYPE_CHECKING:
@@ -33,36 +32,14 @@ def write_report(run: Path) -> Path:
         InputError: no run folder, no metrics.json, or one that does not hold what it should.
         RunError: the page cannot be written.
     """
-    target = run / "report.html"
-    aside = run / "report.html.aside"
-    page = render(read_metrics(run))
-    try:
-        aside.write_text(page, encoding="utf-8", newline="\n")
-        os.replace(aside, target)
-    except OSError as error:
-        raise RunError(
-            f"expected to write {target}; got: {error.strerror}; make room or check the folder's "
-            "permissions, then run `symdistill report` again"
-        ) from error
-    return target
+    return write_page(run, render(read_metrics(run)))
 
 
 def render(metrics: Row) -> str:
     """The page as HTML text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("symdistill", "recipes"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     shown = part(metrics, "examples")
     review = part(metrics, "review")
-    return environment.get_template(TEMPLATE).render(
+    page: str = page_template("recipes", TEMPLATE).render(
         name=str(metrics.get("name")),
         seed=metrics.get("seed"),
         certificates=words.certificate_sentences(metrics),
@@ -89,6 +66,7 @@ def render(metrics: Row) -> str:
             "Machine": flat(part(metrics, "machine")),
         },
     )
+    return page
 
 
 def facts(metrics: Row) -> list[tuple[str, str]]:

@@ -11,15 +11,14 @@ over rounds: a number that is wrong here is wrong in metrics.json.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from symdistill.errors import InputError, RunError
+from symdistill.datafiles import write_aside
+from symdistill.errors import InputError
 from symdistill.reporting import page_charts, page_tables, words
 from symdistill.reporting.fields import Row, number, part, rows
 from symdistill.reporting.page_tables import flat
@@ -35,23 +34,39 @@ def write_report(run: Path) -> Path:
         InputError: no run folder, no metrics.json, or one that does not hold what it should.
         RunError: the page cannot be written, or matplotlib is not installed.
     """
-    page = render(read_metrics(run))
+    return write_page(run, render(read_metrics(run)))
+
+
+def write_page(run: Path, page: str) -> Path:
+    """Write a run's report.html, aside and then renamed; gives its path.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     target = run / "report.html"
-    aside = run / "report.html.aside"
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(page)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise RunError(
-            f"expected to write {target}; got: {error.strerror}; make room or check the "
-            "folder's permissions, then run `symdistill report` again"
-        ) from error
+    write_aside(target, page)
     return target
+
+
+def page_template(package: str, name: str) -> Any:
+    """A page's template: text is escaped and harmless, what is missing says so.
+
+    Args:
+        package: the package of symdistill in which it lies, such as "reporting".
+        name: its file.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("symdistill", package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
@@ -117,18 +132,8 @@ def render(metrics: Row) -> str:
         InputError: a value has a type that it cannot have.
         RunError: matplotlib is not installed.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("symdistill", "reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(TEMPLATE).render(_page(metrics))
+    page: str = page_template("reporting", TEMPLATE).render(_page(metrics))
+    return page
 
 
 def _finalize(value: Any) -> Any:

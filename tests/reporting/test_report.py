@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import errno
+import hashlib
 import io
 import json
 import math
@@ -143,7 +143,7 @@ def test_a_page_that_cannot_be_written_is_told_and_the_old_one_stays(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(RunError, match="expected to write .* No space left"):
+    with pytest.raises(RunError, match=r"expected to write .* No space left"):
         write_report(run)
     assert path.read_bytes() == old
     assert not list(run.glob("*.aside"))

@@ -13,9 +13,11 @@ from symdistill.constraints import (
     Constraint,
     all_of,
     any_of,
+    at_least,
     at_most,
     contains,
     excludes,
+    tokens,
 )
 from symdistill.errors import InputError
 
@@ -240,6 +242,33 @@ def test_contains_is_left_to_verify() -> None:
     assert mask(torch.zeros((1, 0), dtype=torch.long), scores) is scores
 
 
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        at_least(2, "b"),
+        contains("b") | excludes("a"),
+        contains("b") | excludes(tokens(2)),
+        contains(tokens(3)),
+    ],
+)
+def test_lower_bounds_and_disjunctions_are_left_to_verify(ignored: Constraint) -> None:
+    table = table_of([b"a", b"b"])
+    for formula in (ignored, ignored & excludes("b")):
+        mask = ExactMask(table, [formula], prompt_length=0, max_new_tokens=2)
+        expected = {
+            row
+            for row in complete(len(table), 2)
+            if formula is ignored or excludes("b").verify(table.text(row))
+        }
+        assert reachable(mask, len(table), [], 2) == expected
+
+
+@pytest.mark.parametrize("bound", [excludes(tokens(2)), at_most(1, ["a", tokens(2, 3)])])
+def test_upper_bounds_on_token_phrases_are_refused(bound: Constraint) -> None:
+    with pytest.raises(InputError, match="token ids"):
+        TokenConstraint(bound & contains("b"), table_of([b"a", b"b"]))
+
+
 def test_finished_rows_and_rows_without_constraint_are_left_alone() -> None:
     table = table_of([b"a", b" "])
     mask = ExactMask(table, [excludes("a"), None], prompt_length=0, max_new_tokens=9)
@@ -361,8 +390,8 @@ def test_every_hypothesis_of_generate_verifies(
                 model, torch.tensor(prompts), enforced, max_new_tokens=max_new_tokens, **how
             )
             each = len(out) // 2
-            for row, tokens in enumerate(out[:, 2:].tolist()):
-                good = formulas_[row // each].verify(table.text(tokens), befores[row // each])
+            for row, ids_ in enumerate(out[:, 2:].tolist()):
+                good = formulas_[row // each].verify(table.text(ids_), befores[row // each])
                 assert good or enforced is None
                 violated += not good
     if max_new_tokens == 7:

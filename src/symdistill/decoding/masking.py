@@ -19,7 +19,8 @@ What holds
     there, breaks a bound. Words that the tokenizer spells with a forbidden word first (" in" +
     "compressible") then cannot be written that way. It is what generating good text asks for: a
     model that wanted " the" and may not end the word glues the next one to it ("thedog").
-    *Lower bounds* (`contains`) are not enforced; `Constraint.verify` reports them.
+    *Lower bounds* (`contains`, `at_least`) and disjunctions (`|`) are not enforced;
+    `Constraint.verify` reports them. Upper bounds on token phrases (`tokens`) are refused.
 
 A match at the end of a word counts from the moment at which the word ends, so the mask follows
 each clause with a `PhraseAutomaton` over characters, one automaton for each distinct clause,
@@ -45,7 +46,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from symdistill.constraints import Constraint, Pattern
+from symdistill.constraints import Constraint, Literal, Pattern
 from symdistill.decoding.automaton import OTHER, PhraseAutomaton
 from symdistill.decoding.tokens import TokenTable
 from symdistill.errors import InputError
@@ -144,10 +145,14 @@ class TokenConstraint:
         """Compile a constraint; clauses already compiled for the table are used again.
 
         Args:
-            constraint: its `excludes` and `at_most` clauses count; `contains` is ignored here.
+            constraint: its `excludes` and `at_most` clauses count; lower bounds and disjunctions
+                are ignored here.
             table: the vocabulary.
             eos_token_ids: the tokens that end a text; the table's own by default. Whatever they
                 may write is not part of the text.
+
+        Raises:
+            InputError: an upper bound on token phrases.
         """
         self.table = table
         ends = table.eos_token_ids if eos_token_ids is None else frozenset(eos_token_ids)
@@ -320,7 +325,8 @@ class ExactMask:
                 one; see the head of this module.
 
         Raises:
-            InputError: numbers that do not fit, or an end token outside the vocabulary.
+            InputError: numbers that do not fit, an end token outside the vocabulary, or an upper
+                bound on token phrases.
         """
         texts = [""] * len(constraints) if before is None else list(before)
         if len(texts) != len(constraints) or not texts:
@@ -431,7 +437,12 @@ def _bounds(constraint: Constraint) -> list[tuple[tuple[Pattern, ...], int]]:
     """The upper bounds as (patterns, limit), in an order that the clauses' order does not set."""
     bounds: dict[tuple[tuple[Pattern, ...], int], None] = {}
     for clause in constraint.clauses:
-        if clause.most is not None:
+        if isinstance(clause, Literal) and clause.most is not None:
+            if clause.token_phrases:
+                raise InputError(
+                    f"expected upper bounds on text phrases, got {clause!s:.200}; the mask reads "
+                    "text and not token ids: write the words, or decode with constrained_generate"
+                )
             bounds[tuple(sorted(set(clause.patterns), key=repr)), clause.most] = None
     ordered = sorted(bounds, key=repr)
     none = [patterns for patterns, limit in ordered if limit == 0]

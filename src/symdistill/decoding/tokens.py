@@ -25,7 +25,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,6 +130,15 @@ class TokenTable:
         joined = b"".join(self.token_bytes[one] for one in tokens if one < len(self))
         return joined.decode("utf-8", "replace")
 
+    def ends(self, tokens: Sequence[int]) -> list[int]:
+        """How many characters of `text(tokens)` are complete after each token."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        written = [self.token_bytes[one] if one < len(self) else b"" for one in tokens]
+        lengths = [len(decoder.decode(one)) for one in written]
+        if lengths:
+            lengths[-1] += len(decoder.decode(b"", final=True))
+        return list(accumulate(lengths))
+
     def read(self, token: int, partial: bytes = b"") -> tuple[str, bytes]:
         """The folded text that a token completes after `partial`, and the bytes left over."""
         written = self.token_bytes[token] if token < len(self) else b""
@@ -199,6 +208,73 @@ class TokenTable:
     def _alone(self) -> list[tuple[str, bytes]]:
         """Each token's text where it begins at a character, and the bytes left over."""
         return [_decode(written) for written in self.token_bytes]
+
+    @cached_property
+    def kinds_of_characters(self) -> npt.NDArray[np.int32]:
+        """For each of `tree.characters`: 0 another mark, 1 a word character, 2 white space."""
+        return _indices(
+            2 if one == " " else int(is_word_character(one)) for one in self.tree.characters
+        )
+
+    @cached_property
+    def index_of_character(self) -> dict[str, int]:
+        """Folded character -> its index in `tree.characters`."""
+        return {one: index for index, one in enumerate(self.tree.characters)}
+
+    @cached_property
+    def children(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The tree downwards: node u's children are `ids[start[u] : start[u + 1]]`."""
+        parent = self.tree.parent[1:]
+        ids = np.argsort(parent, kind="stable") + 1
+        return np.searchsorted(parent[ids - 1], np.arange(len(parent) + 2)), ids
+
+    @cached_property
+    def _below(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The tokens in the order of the tree, and each node's first one and their number."""
+        tree = self.tree
+        own = np.bincount(tree.node, minlength=len(tree.parent))  # (N,)
+        size, first = own.astype(np.int64), np.zeros(len(own), dtype=np.int64)
+        for level in reversed(tree.levels):
+            np.add.at(size, tree.parent[level], size[level])
+        for level in tree.levels:
+            nodes = np.arange(level.start, level.stop)
+            nodes = nodes[np.argsort(tree.parent[nodes], kind="stable")]
+            parent = tree.parent[nodes]
+            earlier = np.cumsum(size[nodes]) - size[nodes]
+            eldest = np.searchsorted(parent, parent)
+            first[nodes] = first[parent] + own[parent] + earlier - earlier[eldest]
+        return np.argsort(first[tree.node], kind="stable"), first, size
+
+    def tokens_below(self, node: int) -> npt.NDArray[np.int64]:
+        """The tokens whose text begins with a node's."""
+        order, first, size = self._below
+        return order[first[node] : first[node] + size[node]]
+
+    @cached_property
+    def textless(self) -> npt.NDArray[np.bool_]:
+        """Which tokens complete no character where they begin at one: (V,)."""
+        return np.asarray(self.tree.node == 0)
+
+    @cached_property
+    def begins_word(self) -> npt.NDArray[np.bool_]:
+        """Which tokens' text begins with a word character: (V,)."""
+        return np.array([bool(text) and is_word_character(text[0]) for text, _ in self._alone])
+
+    @cached_property
+    def partials(self) -> list[bytes]:
+        """The partial characters met so far; the first is none."""
+        return [b""]
+
+    def partial_index(self, partial: bytes) -> int:
+        """The index of a partial character in `partials`, which grows where it is new."""
+        if partial not in self.partials:
+            self.partials.append(partial)
+        return self.partials.index(partial)
+
+    @cached_property
+    def left_over(self) -> npt.NDArray[np.int64]:
+        """The partial character that each token ends with, where it begins at one: (V,)."""
+        return np.array([self.partial_index(left) for _, left in self._alone], dtype=np.int64)
 
     def completions(self, partial: bytes, tokens: int) -> tuple[frozenset[str], bool]:
         """How `tokens` tokens can turn partial bytes into a word character.

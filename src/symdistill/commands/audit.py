@@ -219,7 +219,7 @@ class _Audit:
     def _refuse_second(self, same: Sequence[Draw]) -> None:
         """Another draw while one is open would let the better of the two be finished.
 
-        One that nobody has answered yet is dropped instead.
+        One that nobody has answered yet is dropped instead, and that is said.
         """
         from symdistill.labelling.audit import unanswered
         from symdistill.labelling.store import serving
@@ -228,6 +228,8 @@ class _Audit:
             if not self.store.given(one.id):
                 with serving(self.store.path.parent):  # no page may be open on it
                     self.store.drop(one.id)
+                out.print(f"The lines drawn on {one.made_at} had no answers; others are drawn in "
+                          "their place.", soft_wrap=True)  # fmt: skip
             elif left := unanswered(one, self.store.verdicts(one.id)):
                 raise InputError(
                     f"expected to go on with the audit that was begun (--n {one.plan['n']} --seed "

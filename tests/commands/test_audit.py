@@ -116,7 +116,8 @@ def test_unfinished_it_goes_on_and_tells_no_estimate(kept: Path, tmp_path: Path)
 
 def test_another_draw_has_to_wait_for_the_first(kept: Path, tmp_path: Path) -> None:
     said(kept, "--n", 7, "--export", tmp_path / "sevens.csv")
-    said(kept, "--n", 10, "--terminal", keys="v\n")  # the first had no answer: it is dropped
+    told = said(kept, "--n", 10, "--terminal", keys="v\n")
+    assert "had no answers" in told  # the first is dropped, and that is said
     with LabelStore(home_of(kept), read_only=True) as store:
         assert [len(one.items) for one in store.draws()] == [10]
     with pytest.raises(InputError, match="--n 10 --seed 0, 9 of 10 left"):

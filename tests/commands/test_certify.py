@@ -225,7 +225,7 @@ def test_labels_that_a_critic_learns_from_are_refused(tmp_path: Path, kept_by: A
     (pool.home / "learnt.json").write_text(json.dumps(learnt))
     with pytest.raises(InputError, match="no critic learns from; got 7 of lines"):
         result(file, *WITH_COLUMN, *kept_by)
-    assert "1,993 lines (7 labelled before left" in said("plan", file, *FREEZE, *kept_by)
+    assert "1,993 lines (7 labelled or drawn before left" in said("plan", file, *FREEZE, *kept_by)
     (pool.home / "learnt.json").write_text(json.dumps({**learnt, "column": "another"}))
     result(file, *WITH_COLUMN, *kept_by)
     with LabelStore(pool.home) as store:
@@ -605,7 +605,7 @@ def test_lines_labelled_before_leave_the_pool(tmp_path: Path) -> None:
             store.answer(draw.id, item.line_id, "ann", "valid")
     with pytest.raises(InputError, match="were drawn to train or to audit"):
         result(file, "--score", "score")
-    assert "1,900 lines (100 labelled before left the pool)" in said("plan", file, *FREEZE)
+    assert "1,900 lines (100 labelled or drawn before left the pool)" in said("plan", file, *FREEZE)
     label_drawn(file, rows)
     found = result(file)
     assert "100 lines labelled before had left the pool" in found["sentence"]
@@ -702,7 +702,7 @@ def test_a_pilot_plans_and_leaves_the_pool(tmp_path: Path) -> None:
     told = said("plan", file, "--score", "score", "--precision", 0.8, "--label", "label",
                 "--freeze")  # fmt: skip
     assert "by 100 pilot labels" in told
-    assert "1,900 lines (100 labelled before left the pool)" in told
+    assert "1,900 lines (100 labelled or drawn before left the pool)" in told
     label_drawn(file, rows)
     assert result(file)["kept"] > 0
 

@@ -195,7 +195,7 @@ def _freeze(
         keep_pool(pool)
         store.add_draw(draw)
     place = shlex.quote(str(pool.source))
-    known = f" ({len(left_out):,} labelled before left the pool)" if left_out else ""
+    known = f" ({len(left_out):,} labelled or drawn before left the pool)" if left_out else ""
     steps = " and ".join(f"{look:,}" for look in frozen.looks)
     out.print(
         f"Frozen: {frozen.lines:,} lines{known}; {labels:,} drawn at random from the best "

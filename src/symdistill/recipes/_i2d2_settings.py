@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from symdistill.config import Config, Count, Settings
 from symdistill.recipes._judging import CriticSettings, IndependentJudgeSettings
 from symdistill.selection import ScreenSettings, SelectionSettings
 from symdistill.students import SFTSettings
 from symdistill.teachers import Sampling
+from symdistill.teachers.local import Search
 
 
 class ConceptSettings(Settings):
@@ -37,14 +38,25 @@ class PromptSettings(Settings):
     """Prompts kept per concept: those of lowest perplexity under the untouched model."""
 
     samples: Annotated[Count, Field(ge=1)] = 2
-    """Continuations drawn per prompt and round."""
+    """Continuations per prompt and round: drawn, or the best of a search."""
+
+
+class RelatedSettings(Settings):
+    """Concepts related to a concept (`related` in its source), to be brought into lines about it."""
+
+    use: bool = False
+    """Whether each prompt is asked again for each of them, with it forced into the line. Only
+    `decoding: neurologic` forces it; of sampled lines those without it are refused."""
+
+    per_concept: Annotated[Count, Field(ge=1)] = 2
+    """The first this many of a concept's related concepts."""
 
 
 class ConstraintSettings(Settings):
     """What a continuation may not say; enforced exactly while decoding."""
 
     enforce: bool = True
-    """false: plain sampling."""
+    """false: plain decoding."""
 
     max_function_words: Annotated[Count, Field(ge=0)] | None = 1
     """At most this many words of the function-word list; null: no limit."""
@@ -70,8 +82,14 @@ class I2D2Config(Config):
 
     concepts: ConceptSettings = ConceptSettings()
     prompts: PromptSettings = PromptSettings()
+    related: RelatedSettings = RelatedSettings()
     constraints: ConstraintSettings = ConstraintSettings()
+
+    decoding: Literal["sampling", "neurologic"] = "sampling"
+    """Whether lines are drawn, as `sampling` says, or the likeliest found, as `search` says."""
+
     sampling: Sampling = Sampling()
+    search: Search = Search()
 
     batch_size: Annotated[Count, Field(ge=1)] = 64
     """Texts per forward pass."""
@@ -99,3 +117,17 @@ class I2D2Config(Config):
 
     student: SFTSettings = SFTSettings()
     """How each round's student is trained."""
+
+    @property
+    def writing(self) -> Sampling | Search:
+        """The settings by which lines are written."""
+        return self.search if self.decoding == "neurologic" else self.sampling
+
+    @model_validator(mode="after")
+    def _search_finds_enough(self) -> I2D2Config:
+        if self.decoding == "neurologic" and self.prompts.samples > self.search.num_beams:
+            raise ValueError(
+                f"expected prompts.samples of at most search.num_beams ({self.search.num_beams}), "
+                f"the texts that a search ends with; got {self.prompts.samples}"
+            )
+        return self

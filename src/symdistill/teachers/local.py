@@ -1,15 +1,17 @@
 """A language model on this machine: it goes on with prompts, and it tells how likely texts are.
 
-Takes prompts with a constraint each; gives one sampled continuation per request, every one of
-them journalled in the ledger before it is used. Each sample has its own random generator, seeded
-by the run's seed and its request key, so which other prompts share its batch does not choose its
-text (up to the rounding of floating-point sums, which is why batches are cut by request key and
-not by where an earlier attempt stopped).
+Takes prompts with a constraint each; gives one continuation per request, every one of them
+journalled in the ledger before it is used. It is drawn (`Sampling`) or searched for (`Search`).
+Each sample has its own random generator, seeded by the run's seed and its request key, and a
+search draws nothing, so which other prompts share its batch does not choose a text (up to the
+rounding of floating-point sums, which is why batches are cut by request key and not by where an
+earlier attempt stopped).
 
-Costs: one forward pass per token; on 2 CPU cores about 150 to 250 tokens/s for a 135M model.
+Costs: one forward pass per token; on 2 CPU cores about 150 to 250 tokens/s for a 135M model. A
+search writes `num_beams` texts for the likeliest of them.
 
-Does not: keep answers anywhere but in the ledger, enforce positive clauses (`decoding` says
-which are enforced), or serve more than one process.
+Does not: keep answers anywhere but in the ledger, enforce lower bounds (`contains`) and
+disjunctions while it samples (a search does), or serve more than one process.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -35,6 +37,8 @@ from symdistill.records import canonical_json
 
 if TYPE_CHECKING:
     import torch
+
+    from symdistill.decoding import TokenTable
 
 
 # A forbidden word may not be written as the beginning of a longer one ("the" of "thehabit"): a
@@ -58,9 +62,47 @@ class Sampling(Settings):
     """A continuation that has not ended by then is cut off and counts as unfinished."""
 
 
+class LookaheadSettings(Settings):
+    """How far a search looks ahead (NeuroLogic A*esque, Lu et al., 2022)."""
+
+    kind: Literal["greedy", "soft", "sample", "beam"] = "greedy"
+    """Which continuations are read."""
+
+    length: Count = Field(5, ge=1, le=64)
+    """Tokens read ahead."""
+
+    weight: float = Field(0.175, ge=0, allow_inf_nan=False)
+    """Of what is seen, beside a text's log-probability."""
+
+
+class Search(Settings):
+    """How the likeliest continuations that meet their constraint are found (NeuroLogic)."""
+
+    num_beams: Count = Field(8, ge=1)
+    """Texts that are followed at a time; a search ends with at most this many."""
+
+    max_new_tokens: Count = Field(24, ge=1)
+    """A continuation that has not ended by then is cut off and counts as unfinished."""
+
+    length_penalty: float = Field(1.0, allow_inf_nan=False)
+    """Texts are ranked by log-probability / tokens ** this: 0 favours short ones."""
+
+    beta: Count | None = Field(2, ge=0)
+    """Drop texts with more than this many clauses fewer met than the best; null: drop none."""
+
+    progress_weight: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Of the share that is written of a wanted phrase, beside a text's log-probability."""
+
+    lookahead: LookaheadSettings | None = None
+    """null: none."""
+
+    end_texts: tuple[str, ...] = (".", "!", "?")
+    """Tokens that write something ending like this end a text, as the end token does."""
+
+
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One continuation that is wanted: sample number `sample_index` of a prompt."""
+    """One continuation that is wanted: the prompt's sample, or rank in its search, from 0."""
 
     prompt: str
     prompt_id: str
@@ -77,6 +119,8 @@ class Sample:
     text: str
     tokens: int
     finished: bool  # it ended with an end token or a sentence end, and was not cut off
+    score: float | None = None  # of a search: log-probability / tokens ** length_penalty
+    unmet: Sequence[str] = ()  # of a search: the clauses that the text does not meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +143,14 @@ class LocalTeacher:
         self.model = model
         self.batch_size = batch_size
         self._loaded: tuple[Any, Any] | None = None
-        self._table: Any = None
+        self._table: TokenTable | None = None
 
     @property
     def fingerprint(self) -> str:
         """The weights' fingerprint."""
         return self.model.fingerprint
 
-    def key(self, request: SampleRequest, sampling: Sampling, seed: int) -> str:
+    def key(self, request: SampleRequest, sampling: Sampling | Search, seed: int) -> str:
         """The ledger key of a request."""
         return request_key(self._canonical(request, sampling, seed))
 
@@ -114,7 +158,7 @@ class LocalTeacher:
         self,
         requests: Sequence[SampleRequest],
         *,
-        sampling: Sampling,
+        sampling: Sampling | Search,
         seed: int,
         ledger: Ledger,
         budget: Budget | None = None,
@@ -126,9 +170,9 @@ class LocalTeacher:
 
         Args:
             requests: what is wanted; equal ones (of items with the same forms, say) share an
-                answer.
-            sampling: how it is drawn.
-            seed: the run's seed.
+                answer. A search answers all ranks of a prompt that are asked for.
+            sampling: how it is drawn, or searched for.
+            seed: the run's seed; a search does not depend on it.
             ledger: where each batch is committed before it is used.
             budget: what the run may use; nothing is billed, but requests, tokens and time count.
             role: for the ledger's accounts.
@@ -136,21 +180,36 @@ class LocalTeacher:
             count_tokens: told how many tokens were written anew.
 
         Returns:
-            samples in the order of their keys.
+            samples in the order of their keys. Where a search finds fewer texts than are asked
+            for, the last ranks have an empty, unfinished one.
 
         Raises:
             BudgetReached: the next batch does not fit; what was written is in the ledger.
+            InputError: a rank from `num_beams` on.
         """
         keyed = [(self.key(request, sampling, seed), request) for request in requests]
-        distinct = list({key: (key, request) for key, request in keyed}.values())
+        batch_size = self.batch_size
+        together: dict[str, dict[str, SampleRequest]] = {}  # what is computed at once, by its key
+        if isinstance(sampling, Search):
+            batch_size = max(1, self.batch_size // sampling.num_beams)
+            for key, request in keyed:
+                first = self.key(replace(request, sample_index=0), sampling, seed)
+                together.setdefault(first, {})[key] = request
+        else:
+            together = {key: {key: request} for key, request in keyed}
 
-        def answer(batch: list[tuple[str, SampleRequest]]) -> list[dict[str, Any]]:
-            known = ledger.lookup([key for key, _ in batch])
-            missing = [(key, request) for key, request in batch if key not in known]
+        def answer(batch: list[tuple[str, dict[str, SampleRequest]]]) -> list[dict[str, Any]]:
+            asked = [pair for _, one in batch for pair in one.items()]
+            known = ledger.lookup([key for key, _ in asked])
+            missing = [(key, request) for key, request in asked if key not in known]
             if missing:
-                room = _room(budget, [request for _, request in missing], sampling)
+                wanted = [request for _, request in missing]
+                room = _room(budget, wanted, sampling)
                 start = time.perf_counter()
-                written = self._continue([request for _, request in missing], sampling, seed)
+                if isinstance(sampling, Search):
+                    written = self._search(wanted, sampling)
+                else:
+                    written = self._continue(wanted, sampling, seed)
                 share_s = (time.perf_counter() - start) / len(missing)
                 ledger.record(
                     Call(
@@ -174,15 +233,15 @@ class LocalTeacher:
                     (key, response)
                     for (key, _), (response, _) in zip(missing, written, strict=True)
                 )
-            advance(len(batch))
-            return [{"key": key, **known[key]} for key, _ in batch]
+            advance(len(asked))
+            return [{key: known[key] for key in one} for _, one in batch]
 
         batches = map_batches(
-            answer, distinct, key=lambda pair: pair[0], batch_size=self.batch_size
+            answer, list(together.items()), key=lambda pair: pair[0], batch_size=batch_size
         )
-        answered = {one["key"]: one for batch in batches for one in batch}
+        answered = {key: one[key] for batch in batches for one in batch for key in one}
         in_order = sorted(keyed, key=lambda pair: (pair[0], pair[1].prompt_id))
-        return [Sample(request=request, **answered[key]) for key, request in in_order]
+        return [Sample(request=request, key=key, **answered[key]) for key, request in in_order]
 
     def logprobs(
         self,
@@ -255,16 +314,19 @@ class LocalTeacher:
 
     # -- inside -----------------------------------------------------------------------------
 
-    def _canonical(self, request: SampleRequest, sampling: Sampling, seed: int) -> dict[str, Any]:
-        return {
+    def _canonical(
+        self, request: SampleRequest, sampling: Sampling | Search, seed: int
+    ) -> dict[str, Any]:
+        asked = {
             "model": self.model.fingerprint,
             "prompt": request.prompt,
             "constraint": request.constraint.to_json() if request.constraint else None,
-            "extend_words": EXTEND_WORDS,
-            "sampling": sampling.model_dump(mode="json"),
             "sample_index": request.sample_index,
-            "seed": seed,
         }
+        settings = sampling.model_dump(mode="json")
+        if isinstance(sampling, Search):
+            return {**asked, "search": settings}
+        return {**asked, "extend_words": EXTEND_WORDS, "sampling": settings, "seed": seed}
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
@@ -292,11 +354,10 @@ class LocalTeacher:
         self, requests: Sequence[SampleRequest], sampling: Sampling, seed: int
     ) -> list[tuple[dict[str, Any], int]]:
         """Sample one batch; gives (response, prompt tokens) per request."""
-        from symdistill.decoding import ExactMask, SeededSampling, TokenTable
+        from symdistill.decoding import ExactMask, SeededSampling
 
         model, tokenizer = self._load()
-        if self._table is None:
-            self._table = TokenTable.from_tokenizer(tokenizer)
+        table = self._token_table(tokenizer)
         inputs = tokenizer(
             [request.prompt for request in requests],
             return_tensors="pt",
@@ -309,7 +370,7 @@ class LocalTeacher:
         if any(request.constraint is not None for request in requests):
             processors.append(
                 ExactMask(
-                    self._table,
+                    table,
                     [request.constraint for request in requests],
                     before=[request.prompt for request in requests],
                     prompt_length=width,
@@ -328,7 +389,7 @@ class LocalTeacher:
                     top_k=sampling.top_k,
                 )
             )
-        stop = _SentenceEnd(self._table, width)
+        stop = _SentenceEnd(table, width)
         out = likeliest_tokens(
             model,
             inputs,
@@ -349,6 +410,66 @@ class LocalTeacher:
             response = {"text": text, "tokens": length, "finished": finished}
             answers.append((response, int(prompt_tokens)))
         return answers
+
+    def _search(
+        self, requests: Sequence[SampleRequest], search: Search
+    ) -> list[tuple[dict[str, Any], int]]:
+        """Search for the texts of one batch; gives (response, prompt tokens) per request."""
+        import torch
+
+        from symdistill.decoding import Lookahead, constrained_generate
+        from symdistill.decoding.transformers_rows import end_token_ids
+
+        model, tokenizer = self._load()
+        ends = end_token_ids(model, tokenizer)
+        # A text is one line: no token breaks it, and none but an end token writes nothing.
+        written = enumerate(self._token_table(tokenizer).token_bytes)
+        barred = [i for i, text in written if i not in ends and text.splitlines() != [text]]
+        without = torch.tensor(barred, dtype=torch.long, device=model.device)
+
+        def one_line(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            return _numbers(scores, self.model.folder).index_fill(1, without, -torch.inf)
+
+        asked = list(dict.fromkeys((one.prompt, one.constraint) for one in requests))
+        found = constrained_generate(
+            model,
+            tokenizer,
+            [prompt for prompt, _ in asked],
+            [constraint for _, constraint in asked],
+            num_beams=search.num_beams,
+            num_return_sequences=1 + max(one.sample_index for one in requests),
+            max_new_tokens=search.max_new_tokens,
+            length_penalty=search.length_penalty,
+            beta=search.beta,
+            progress_weight=search.progress_weight,
+            lookahead=Lookahead(**search.lookahead.model_dump()) if search.lookahead else None,
+            end_texts=search.end_texts,
+            batch_size=len(asked),
+            logits_processor=[one_line],
+            on_contradiction="flag",  # a text that cannot be had is a record, not the run's end
+        )
+        texts = dict(zip(asked, found, strict=True))
+        read = {prompt: len(tokenizer(prompt)["input_ids"]) for prompt, _ in asked}
+        answers: list[tuple[dict[str, Any], int]] = []
+        for request in requests:
+            response: dict[str, Any] = {"text": "", "tokens": 0, "finished": False}
+            if best := texts[request.prompt, request.constraint][request.sample_index :]:
+                response = {
+                    "text": best[0].text,
+                    "tokens": sum(token not in ends for token in best[0].token_ids),
+                    "finished": best[0].ended,
+                    "score": best[0].score,
+                    "unmet": list(best[0].unmet),
+                }
+            answers.append((response, read[request.prompt]))
+        return answers
+
+    def _token_table(self, tokenizer: Any) -> TokenTable:
+        if self._table is None:
+            from symdistill.decoding import TokenTable
+
+            self._table = TokenTable.from_tokenizer(tokenizer)
+        return self._table
 
 
 def likeliest_tokens(
@@ -382,9 +503,7 @@ def likeliest_tokens(
     from transformers import LogitsProcessorList, StoppingCriteriaList
 
     def refuse_nan(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if bool(scores.isnan().any()):
-            raise RunError(_NOT_NUMBERS.format(folder))
-        return scores
+        return _numbers(scores, folder)
 
     with torch.inference_mode():
         out: torch.Tensor = model.generate(
@@ -403,8 +522,15 @@ def likeliest_tokens(
     return out[:, inputs["input_ids"].shape[1] :]
 
 
+def _numbers(scores: torch.Tensor, folder: Path) -> torch.Tensor:
+    """The scores, if they are numbers; else a RunError."""
+    if bool(scores.isnan().any()):
+        raise RunError(_NOT_NUMBERS.format(folder))
+    return scores
+
+
 def _room(
-    budget: Budget | None, requests: Sequence[SampleRequest], sampling: Sampling
+    budget: Budget | None, requests: Sequence[SampleRequest], sampling: Sampling | Search
 ) -> Reservation | None:
     """What a batch may come to, reserved; a token is at least a byte."""
     if budget is None:
@@ -480,7 +606,7 @@ def perplexity(logprob: LogProb) -> float:
     return math.exp(-logprob.mean)
 
 
-def decoding_settings(sampling: Sampling, constraint: Constraint | None) -> str:
+def decoding_settings(sampling: Sampling | Search, constraint: Constraint | None) -> str:
     """What lineage says of the decoding: the settings and the constraint program's hash."""
     settings = sampling.model_dump(mode="json")
     return canonical_json({**settings, "constraint": constraint and constraint.fingerprint})

@@ -153,6 +153,7 @@ class CompiledFormula:
         self._exceptions: dict[int, Exceptions] = {}
         self._begun: dict[int, tuple[Begun, ...]] = {}
         self._forbidden: dict[tuple[int, bytes], Ints] = {}
+        self._saved: dict[tuple[int, bytes], int] = {}
         self.spellings = self._spell(encode or _longest_pieces(table))
         self.shortest = np.array(
             [min((len(one) for one in each), default=NEVER) for each in self.spellings],
@@ -303,12 +304,30 @@ class CompiledFormula:
 
     def begun(self, place: int) -> tuple[Begun, ...]:
         """The spellings of which the text so far ends with the beginning."""
-        return self._begun.get(place, ())
+        state, partial, _ = _parts(place)
+        own = self._begun.get(place, ())
+        rest = int(self._automaton.after_word[state])
+        if partial or place == rest:
+            return own
+        return (*own, *self._begun.get(rest, ()))
 
-    @cached_property
-    def begun_places(self) -> Ints:
-        """The places at which something is begun."""
-        return np.array(sorted(self._begun), dtype=np.int64)
+    def has_begun(self, places: Ints) -> Bools:
+        """Where `begun` gives anything, for places of any shape."""
+        open_rests = np.array([rest in self._begun for rest in (0, 1)])
+        rest = self._automaton.after_word[places & _STATE].astype(np.int64)
+        whole = places >> _PARTIAL & 0xFFFF == 0
+        known = np.isin(places, np.array(sorted(self._begun), dtype=np.int64))
+        return np.asarray(known | (whole & open_rests[rest]))
+
+    def saved(self, place: int, counts: Counts) -> int:
+        """How many tokens of `need` are written already at a place, of one phrase."""
+        key = (place, counts.tobytes())
+        if key not in self._saved:
+            whole = self.need(counts)
+            self._saved[key] = max(
+                (whole - self.need(counts, one) for one in self.begun(place)), default=0
+            )
+        return self._saved[key]
 
     def forbidden(self, place: int, counts: Counts) -> Ints:
         """Tokens after which a clause without positive literals would be false.

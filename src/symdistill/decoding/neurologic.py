@@ -313,14 +313,16 @@ def neurologic(
         logits_processor=[logits_processor] if logits_processor else [],
         prompt_ids=prompts,
     )
-    best = [one for each in found for one in each]
-    width = max(len(one.token_ids) for one in best)
+    # Where there are fewer texts than were asked for, empty ones with the score -inf fill up.
+    asked = settings.num_return_sequences
+    ids = [each[i].token_ids if i < len(each) else () for each in found for i in range(asked)]
+    best = [each[i].score if i < len(each) else -torch.inf for each in found for i in range(asked)]
+    width = max(map(len, ids))
     pad = int(config._pad_token_tensor)
-    new = torch.tensor([[*one.token_ids, *[pad] * (width - len(one.token_ids))] for one in best])
-    repeated = prompts.repeat_interleave(len(best) // len(prompts), 0)
+    new = torch.tensor([[*one, *[pad] * (width - len(one))] for one in ids], dtype=torch.int64)
+    repeated = prompts.repeat_interleave(asked, 0)
     sequences = torch.cat([repeated, new.to(prompts)], dim=1)
     if not config.return_dict_in_generate:
         return sequences
     kind = GenerateBeamDecoderOnlyOutput if causal else GenerateBeamEncoderDecoderOutput
-    scores = torch.tensor([one.score for one in best])
-    return kind(sequences=sequences, sequences_scores=scores)  # type: ignore[arg-type]
+    return kind(sequences=sequences, sequences_scores=torch.tensor(best))  # type: ignore[arg-type]

@@ -199,7 +199,7 @@ class _Ended(NamedTuple):
         return self.unmet, self.cut, -self.score, self.tokens
 
 
-@dataclass
+@dataclass(eq=False)
 class _Item:
     """One prompt of the batch."""
 
@@ -256,7 +256,7 @@ class _Search:
             found = self._expand(logits, step)
             keep = self._prune(found, left)
             self._strand(keep)
-            order, position = self._order(found, keep, left)
+            order, position = self._order(found, keep)
             item = order // found.tokens.shape[1]
             self._finish(found, order, item, position, left)
             going = ~found.ends.ravel()[order]
@@ -444,25 +444,18 @@ class _Search:
         # What has been begun need not be begun again.
         for item in tight.tolist():
             hopeful = late[item] & ~found.ends[item] & (need[item] < NEVER)
-            hopeful &= np.isin(found.places[item], self.live[item].formula.begun_places)
+            formula = self.live[item].formula
+            hopeful &= formula.has_begun(found.places[item])
             for index in np.flatnonzero(hopeful).tolist():
-                saved = self._saved(found, item, index)
+                place = int(found.places[item, index])
+                saved = formula.saved(place, found.ended[item, index])
                 late[item, index] = need[item, index] - saved > room[item, index]
         return late
-
-    def _saved(self, found: _Candidates, item: int, index: int) -> int:
-        """How many tokens of `need` a candidate has written already, of one phrase."""
-        formula = self.live[item].formula
-        ended, saved = found.ended[item, index], 0
-        for begun in formula.begun(int(found.places[item, index])):
-            cheaper = formula.need(ended, begun)
-            saved = max(saved, formula.need(ended) - cheaper)
-        return saved
 
     # -------------------------------------------------------------- 3. group and select
 
     def _order(
-        self, found: _Candidates, keep: Bools, left: int, more: Floats | None = None
+        self, found: _Candidates, keep: Bools, more: Floats | None = None
     ) -> tuple[Ints, Ints]:
         """The candidates kept in the order of choice, as indices into (B * N), and their places."""
         chosen = np.flatnonzero(keep)
@@ -490,7 +483,7 @@ class _Search:
         item = chosen // found.tokens.shape[1]
         ended = found.ended.reshape(-1, found.ended.shape[-1])[chosen]
         for index, one in enumerate(self.live):
-            begun = (item == index) & np.isin(places, one.formula.begun_places)
+            begun = (item == index) & one.formula.has_begun(places)
             for i in np.flatnonzero(begun):
                 wanted = one.formula.wanted(ended[i])
                 shares = [
@@ -571,9 +564,10 @@ class _Search:
         )
         more = np.zeros(found.tokens.size, dtype=np.float32)
         more[flat] = h.cpu().numpy()
-        listed = np.zeros(found.tokens.size, dtype=np.bool_)
+        listed = (keep & found.ends).ravel()  # these take their turn too, as they do without
         listed[flat] = True
-        order, _ = self._order(found, listed.reshape(found.tokens.shape), left, more)
+        order, _ = self._order(found, listed.reshape(found.tokens.shape), more)
+        order = order[~found.ends.ravel()[order]]
         chosen = self._first(order, order // width, self.settings.num_beams)
         self._advance(found, chosen)
         place = np.full(found.tokens.size, -1, dtype=np.int64)

@@ -59,7 +59,9 @@ class Tracker:
             self.negative[index, :m, :n] = one.negative
             self.real[index, :m] = True
             self.caps[index, :g], self.shortest[index, :g] = one.caps, one.shortest
-        self.wishes = np.asarray(self.positive.any(-1))  # (F, C) clauses that something written can make true
+        self.wishes = np.asarray(
+            self.positive.any(-1)
+        )  # (F, C) clauses that something written can make true
         # (F, L, G): which set a literal counts
         self.counts_in = (self.group[:, :, None] == np.arange(groups)).astype(np.float32)
         asked = np.where(

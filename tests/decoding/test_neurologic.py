@@ -495,7 +495,8 @@ SPELT = [
     b"bc",
     *(b"%d" % i for i in range(30)),
 ]
-LONG = ["a", "b", "c", "ab", "bc", "abc", "cab", "a b", "ba c", "c c c", "a*", "*bc", "b."]
+NUMBERS = tuple(str(i) for i in range(28))  # most of the tokens
+LONG = ["a", "b", "c", "ab", "bc", "abc", "cab", "a b", "ba c", "c c c", "a*", "b."]
 
 
 @settings(max_examples=60)
@@ -510,13 +511,13 @@ LONG = ["a", "b", "c", "ab", "bc", "abc", "cab", "a b", "ba c", "c c c", "a*", "
 def test_what_fits_into_the_limit_is_met(
     wanted: list[str], spare: int, seed: int, before: str, num_beams: int, group: bool
 ) -> None:
-    """However unlikely: among 40 tokens, with as few as one beam, and no token to spare."""
+    """However unlikely: with as few as one beam, no token to spare, and most tokens excluded."""
     table = TokenTable([b"", *SPELT], [0])
     spelt = CompiledFormula.compile(all_of(*map(contains, wanted)), table).shortest
     cost = sum(len(longest_pieces(" " + one.strip("*"))) for one in wanted)
     assert (spelt <= cost).all()
     world = World(table, length=cost + 1 + spare, seed=seed, before=before)
-    formula = All((*(Count((one,), least=1) for one in wanted), Count(("1", "2"), most=0)))
+    formula = All((*(Count((one,), least=1) for one in wanted), Count(NUMBERS, most=0)))
     how = {"num_beams": num_beams, "group": group}
     found = searched(world, formula, **how)
     audit(world, formula, found, how)

@@ -14,7 +14,9 @@ torch = pytest.importorskip("torch")
 
 from tests.decoding.brute_force import beam_search  # noqa: E402
 
-from symdistill.decoding.neurologic import Hypothesis, constrained_generate  # noqa: E402
+from symdistill.decoding import TokenTable  # noqa: E402
+from symdistill.decoding.formula import CompiledFormula  # noqa: E402
+from symdistill.decoding.neurologic import Hypothesis, constrained_generate, neurologic  # noqa: E402
 
 NEAR_TIE = 1e-4  # beams whose scores are closer than this may change places
 SENTENCES = [
@@ -339,6 +341,26 @@ def test_other_processors_are_obeyed(models: Any, family: str) -> None:
     )  # fmt: skip
     assert not any("e" in one.text for some in found for one in some)
     assert all(some[0].satisfied for some in found)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_hook_of_generate_gives_the_same_texts(models: Any, family: str) -> None:
+    model, tokenizer = models[family]
+    how: dict[str, Any] = {"num_beams": 4, "num_return_sequences": 2, "max_new_tokens": 10}
+    expected = constrained_generate(model, tokenizer, PROMPTS, RULES, **how)
+    table = TokenTable.from_tokenizer(tokenizer)
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    formulas = [CompiledFormula.compile(rule, table, encode) for rule in RULES]
+    found = generated(
+        model, tokenizer, PROMPTS, custom_generate=neurologic, formula=formulas, **how
+    )
+    for some, other in zip(expected, found, strict=True):
+        same(some, other)
 
 
 # ------------------------------------------------------------------ the embedded model

@@ -153,7 +153,7 @@ class CompiledFormula:
         self._exceptions: dict[int, Exceptions] = {}
         self._begun: dict[int, tuple[Begun, ...]] = {}
         self._forbidden: dict[tuple[int, bytes], Ints] = {}
-        self._saved: dict[tuple[int, bytes], int] = {}
+        self._needs: dict[tuple[int, bytes], int] = {}
         self.spellings = self._spell(encode or _longest_pieces(table))
         self.shortest = np.array(
             [min((len(one) for one in each), default=NEVER) for each in self.spellings],
@@ -237,8 +237,7 @@ class CompiledFormula:
         for token in token_ids:
             place, hits = self.advance(place, token)
             counts += self._vectors[hits]
-        counts += self._vectors[self.pending(place)]
-        return np.minimum(counts, self.caps).astype(np.int16)
+        return self._ended(place, counts)
 
     def counts_after(self, token_ids: Iterable[int], before: str = "") -> dict[int, int]:
         """The matches that each literal counts, by its index, no further than it asks."""
@@ -259,23 +258,11 @@ class CompiledFormula:
         out[self.group[literals]] = True
         return out
 
-    def need(self, counts: Counts, begun: Begun | None = None) -> int:
-        """The tokens that making every clause true takes at most, with what has been begun."""
+    def need(self, counts: Counts) -> int:
+        """The tokens that making every clause true takes at most, from anywhere."""
         missing = np.maximum(self.threshold.astype(np.int64) - counts[self.group], 0)
-        false = ~self.truth(counts)
-        costs = missing * self.shortest[self.group]  # (L,)
-        whole = self._cheapest(costs)[false]
-        if begun is None:
-            return int(whole.sum())
-        mine = (self.group == begun.group) & (missing > 0)
-        costs[mine] += len(begun.rest) - self.shortest[begun.group]
-        # It is one phrase that is begun: at most one clause is the nearer for it.
-        saved = whole - self._cheapest(costs)[false]
-        return int(whole.sum() - max(0, saved.max(initial=0)))
-
-    def _cheapest(self, costs: Ints) -> Ints:
-        """The cheapest literal that can make each clause true: (L,) -> (C,)."""
-        return np.asarray(np.where(self.positive, costs, NEVER).min(1, initial=NEVER))
+        costs = np.where(self.positive, missing * self.shortest[self.group], NEVER)  # (C, L)
+        return int(costs.min(1, initial=NEVER)[~self.truth(counts)].sum())
 
     def explain(self, token_ids: Sequence[int], before: str = "") -> tuple[ClauseStatus, ...]:
         """What each clause finds in a text, with the tokens that wrote each match."""
@@ -319,15 +306,28 @@ class CompiledFormula:
         known = np.isin(places, np.array(sorted(self._begun), dtype=np.int64))
         return np.asarray(known | (whole & open_rests[rest]))
 
-    def saved(self, place: int, counts: Counts) -> int:
-        """How many tokens of `need` are written already at a place, of one phrase."""
+    def need_at(self, place: int, counts: Counts) -> int:
+        """`need`, where what is begun at a place may be finished first.
+
+        Args:
+            place: where the text stands.
+            counts: (G,) what was confirmed before, without what is pending.
+        """
         key = (place, counts.tobytes())
-        if key not in self._saved:
-            whole = self.need(counts)
-            self._saved[key] = max(
-                (whole - self.need(counts, one) for one in self.begun(place)), default=0
-            )
-        return self._saved[key]
+        if key not in self._needs:
+            needs = [self.need(self._ended(place, counts))]
+            for one in self.begun(place):
+                after, more = place, counts.astype(np.int64)
+                for token in one.rest:
+                    after, hits = self.advance(after, token)
+                    more += self._vectors[hits]
+                needs.append(len(one.rest) + self.need(self._ended(after, more)))
+            self._needs[key] = min(needs)
+        return self._needs[key]
+
+    def _ended(self, place: int, counts: npt.NDArray[np.integer]) -> Counts:
+        total = counts + self._vectors[self.pending(place)]
+        return np.asarray(np.minimum(total, self.caps), dtype=np.int16)
 
     def forbidden(self, place: int, counts: Counts) -> Ints:
         """Tokens after which a clause without positive literals would be false.
@@ -524,8 +524,9 @@ class CompiledFormula:
     ) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """How the tokenizer writes each set's phrases; remembers the places on the way.
 
-        A spelling is kept where it makes a match after any text, and breaks no clause by itself;
-        one that matches only behind a word, or only behind none, is kept as begun there.
+        A spelling is kept where it makes a match after any text, undoing none, and breaks no
+        clause by itself; one that matches only behind a word, or only behind none, is kept as
+        begun there.
         """
         phrases: list[dict[object, None]] = [{} for _ in self.caps]
         for literal, group in zip(self._literals, self.group, strict=True):
@@ -547,12 +548,14 @@ class CompiledFormula:
                 if not way or any(one >= len(self.table) for one in way):
                     continue
                 passed = [self._passed(way, group, rest) for rest in (0, 1)]
-                if all(passed):
+                # Nothing that goes on with a word: that could undo what is met at its end.
+                anywhere = all(passed) and not self.table.begins_word[way[0]]
+                if anywhere:
                     spelled[group][way] = None
                 for rest, places in enumerate(passed):
                     if places is None:
                         continue
-                    on_the_way = [*([] if all(passed) else [(0, rest)]), *enumerate(places, 1)]
+                    on_the_way = [*([] if anywhere else [(0, rest)]), *enumerate(places, 1)]
                     for done, place in on_the_way[:-1]:
                         one = Begun(group, way[done:], len(way))
                         begun.setdefault(place, {})[one] = None

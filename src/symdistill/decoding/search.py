@@ -448,8 +448,8 @@ class _Search:
             hopeful &= formula.has_begun(found.places[item])
             for index in np.flatnonzero(hopeful).tolist():
                 place = int(found.places[item, index])
-                saved = formula.saved(place, found.ended[item, index])
-                late[item, index] = need[item, index] - saved > room[item, index]
+                counts = found.counts[item, index, : len(formula.caps)]
+                late[item, index] = formula.need_at(place, counts) > room[item, index]
         return late
 
     # -------------------------------------------------------------- 3. group and select
@@ -483,8 +483,8 @@ class _Search:
         item = chosen // found.tokens.shape[1]
         ended = found.ended.reshape(-1, found.ended.shape[-1])[chosen]
         for index, one in enumerate(self.live):
-            begun = (item == index) & one.formula.has_begun(places)
-            for i in np.flatnonzero(begun):
+            mine = np.flatnonzero(item == index)
+            for i in mine[one.formula.has_begun(places[mine])]:
                 wanted = one.formula.wanted(ended[i])
                 shares = [
                     1 - len(each.rest) / each.tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symdistill.budget import Budget, BudgetReached, BudgetSettings
-from symdistill.constraints import at_most, excludes
+from symdistill.constraints import any_of, at_most, contains, excludes
 from symdistill.errors import InputError, RunError
 from symdistill.ledger import Ledger
 from symdistill.models import Model, resolve
 from symdistill.teachers import LocalTeacher, LogProb, Sample, SampleRequest, Sampling
-from symdistill.teachers.local import _end_tokens, _SentenceEnd, decoding_settings, perplexity
+from symdistill.teachers.local import (
+    LookaheadSettings,
+    Search,
+    _end_tokens,
+    _SentenceEnd,
+    decoding_settings,
+    perplexity,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -430,6 +438,123 @@ def test_unloaded_weights_are_loaded_again(tiny: Model, tmp_path: Path) -> None:
     assert one.logprobs(["dogs"], [" can"]) == before
 
 
+# -- searching ----------------------------------------------------------------------------------
+
+SEARCH = Search(num_beams=4, max_new_tokens=10)
+RULE = contains(any_of("milk", "sea")) & excludes("the")
+
+
+def test_a_search_gives_the_best_texts_in_order(
+    teacher: LocalTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from symdistill import decoding
+
+    searched: list[list[str]] = []
+    inner = decoding.constrained_generate
+
+    def counted(model: Any, tokenizer: Any, prompts: list[str], *rest: Any, **more: Any) -> Any:
+        searched.append(prompts)
+        return inner(model, tokenizer, prompts, *rest, **more)
+
+    monkeypatch.setattr(decoding, "constrained_generate", counted)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    done: list[int] = []
+    tokens: list[int] = []
+    found = teacher.sample(
+        requests(3, RULE),
+        sampling=SEARCH,
+        seed=1,
+        ledger=ledger,
+        advance=done.append,
+        count_tokens=tokens.append,
+    )
+    assert [one.key for one in found] == sorted(one.key for one in found)
+    assert len(found) == sum(done) == 3 * len(PROMPTS)
+    assert sum(tokens) == sum(one.tokens for one in found)
+    assert sorted(p for some in searched for p in some) == sorted(PROMPTS)  # each once
+    for prompt in PROMPTS:
+        ranks = sorted(
+            (one for one in found if one.request.prompt == prompt),
+            key=lambda one: one.request.sample_index,
+        )
+        assert len({one.text for one in ranks}) == 3
+        assert all(RULE.verify(one.text, before=prompt) == (not one.unmet) for one in ranks)
+        for better, worse in pairwise(ranks):
+            assert better.score is not None and worse.score is not None
+            if (better.unmet, better.finished) == (worse.unmet, worse.finished):
+                assert better.score >= worse.score
+    assert sum(not one.unmet and one.finished for one in found) >= 3 * len(PROMPTS) - 3
+    for one in found:
+        assert "\n" not in one.text and END not in one.text
+        assert one.tokens <= SEARCH.max_new_tokens
+        if one.finished:
+            assert one.tokens < SEARCH.max_new_tokens or one.text.endswith((".", "!", "?"))
+        kept = ledger.call(one.key)
+        assert kept is not None and kept["response"]["unmet"] == list(one.unmet)
+        assert kept["request"]["search"] == SEARCH.model_dump(mode="json")
+        assert kept["request"]["sample_index"] == one.request.sample_index
+
+    searched.clear()
+    assert found == teacher.sample(requests(3, RULE), sampling=SEARCH, seed=2, ledger=ledger)
+    assert searched == []  # not by another seed either: a search draws nothing
+    more = teacher.sample(requests(4, RULE), sampling=SEARCH, seed=1, ledger=ledger)
+    assert texts(found).items() <= texts(more).items()
+    wider = SEARCH.model_copy(update={"num_beams": 5})
+    assert teacher.key(found[0].request, wider, 1) != found[0].key
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_the_prompts_beside_do_not_choose_what_a_search_finds(
+    tiny: Model, teacher: LocalTeacher, tmp_path: Path, batch_size: int
+) -> None:
+    """Batches of one prompt, of two, and of all."""
+    settings = SEARCH.model_copy(update={"num_beams": 2})
+    asked = requests(2, RULE)
+    one = teacher.sample(asked, sampling=settings, seed=1, ledger=Ledger(tmp_path / "a.sqlite"))
+    other = LocalTeacher(tiny, batch_size=batch_size)
+    two = other.sample(asked[::-1], sampling=settings, seed=1, ledger=Ledger(tmp_path / "b.sqlite"))
+    assert texts(one) == texts(two)
+    assert [x.score for x in one] == pytest.approx([x.score for x in two], abs=1e-5)
+
+
+def test_what_cannot_be_had_is_kept_with_its_clause(teacher: LocalTeacher, ledger: Ledger) -> None:
+    long = contains("letters of people in the park who give grass to birds")
+    asked = [SampleRequest("cows", "p", 0, long), SampleRequest("a", "p", 0, ~RULE & RULE)]
+    for one in teacher.sample(asked, sampling=SEARCH, seed=1, ledger=ledger):
+        kept = ledger.call(one.key)
+        assert one.unmet and kept is not None and kept["response"]["unmet"] == one.unmet
+
+
+def test_ranks_that_a_search_does_not_fill_are_empty(
+    teacher: LocalTeacher, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from symdistill import decoding
+
+    monkeypatch.setattr(decoding, "constrained_generate", lambda *_, **__: [[]])
+    (one,) = teacher.sample(requests(1)[:1], sampling=SEARCH, seed=1, ledger=ledger)
+    assert (one.text, one.tokens, one.finished, one.score) == ("", 0, False, None)
+
+
+def test_a_search_that_looks_ahead(teacher: LocalTeacher, ledger: Ledger) -> None:
+    ahead = SEARCH.model_copy(update={"lookahead": LookaheadSettings(length=2, weight=0.5)})
+    asked = [SampleRequest("cows", "p", 0, RULE)]
+    (one,) = teacher.sample(asked, sampling=ahead, seed=1, ledger=ledger)
+    assert not one.unmet and one.key != teacher.key(asked[0], SEARCH, 1)
+
+
+def test_a_rank_beyond_the_beams_is_refused(teacher: LocalTeacher, ledger: Ledger) -> None:
+    with pytest.raises(InputError, match=r"num_return_sequences from 1 to num_beams \(4\)"):
+        teacher.sample([SampleRequest("a", "p", 4)], sampling=SEARCH, seed=1, ledger=ledger)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"num_beams": 0}, {"beta": -1}, {"length_penalty": math.inf}, {"lookahead": {"x": 1}}]
+)
+def test_a_search_out_of_range_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        Search(**bad)
+
+
 # -- where a sentence ends ----------------------------------------------------------------------
 
 
@@ -554,6 +679,8 @@ def test_weights_that_are_not_numbers_are_told(tiny: Model, tmp_path: Path) -> N
         broken.logprobs(["dogs"], [" can bark"])
     with pytest.raises(RunError, match="weights are damaged"):
         broken.sample(requests(1), sampling=SAMPLING, seed=1, ledger=Ledger(tmp_path / "l.sqlite"))
+    with pytest.raises(RunError, match="got NaN"):
+        broken.sample(requests(1), sampling=SEARCH, seed=1, ledger=Ledger(tmp_path / "s.sqlite"))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class PromptSettings(Settings):
 
 
 class RelatedSettings(Settings):
-    """Concepts related to a concept (`related` in its source), to be brought into lines about it."""
+    """Concepts related to a concept, as its source names them (`related`), in lines about it."""
 
     use: bool = False
     """Whether each prompt is asked again for each of them, with it forced into the line. Only
@@ -56,7 +56,7 @@ class ConstraintSettings(Settings):
     """What a continuation may not say; enforced exactly while decoding."""
 
     enforce: bool = True
-    """false: plain decoding."""
+    """false: no such rule; related concepts are still asked for."""
 
     max_function_words: Annotated[Count, Field(ge=0)] | None = 1
     """At most this many words of the function-word list; null: no limit."""

@@ -9,21 +9,29 @@ The algorithm of the paper's figure 2, as `i2d2` below runs it:
        ^                                                                     |
        +------------- fine-tune the generator on what was kept <-------------+
 
-What the paper says: GPT-2 XL writes generics about concepts and goals under lexical constraints
-(at most one function word, no connective, the prompt's concept and relation not repeated), a
-RoBERTa-large critic trained on crowd labels judges them, and the generator imitates what the
-critic accepts, twice.
+What the paper says: GPT-2 XL writes generics about concepts and goals by NeuroLogic decoding, a
+beam search under lexical constraints (at most one function word, no connective, the prompt's
+concept and relation not repeated, and a related concept, where one is given, contained in some
+inflected form); a RoBERTa-large critic trained on crowd labels judges them, and the generator
+imitates what the critic accepts, twice.
 
 What we chose: another generator (any causal model; SmolLM2-135M by default) and another critic
-(MiniLM with the generator's likelihood as a feature); sampling under an exact mask instead of
-beam search; prompts, word lists and concepts of our own; each round's student is trained from
-the untouched model on everything kept so far; and, against the drift towards lines that say
-little, a floor on specificity, a swap test and caps (`selection`). An independent judge of
-another architecture, trained on other labels, scores every line and decides nothing. What is kept
-is screened for personal data and for what harms or demeans, and such lines are marked for review.
-A line that was withdrawn (`symdistill withdraw`) is never kept again.
+(MiniLM with the generator's likelihood as a feature); sampling under an exact mask, because
+samples differ from each other, where a search gives the likeliest texts and their near twins;
+prompts, word lists and concepts of our own; each round's student is trained from the untouched
+model on everything kept so far; and, against the drift towards lines that say little, a floor on
+specificity, a swap test and caps (`selection`). An independent judge of another architecture,
+trained on other labels, scores every line and decides nothing. What is kept is screened for
+personal data and for what harms or demeans, and such lines are marked for review. A line that was
+withdrawn (`symdistill withdraw`) is never kept again.
 
-What it does not do yet: force related concepts into a line; beam decoding; certify what is kept.
+How to decode as the paper does: `decoding: neurologic` takes for each prompt the best
+`prompts.samples` texts of a search under the whole constraint. It draws nothing, so what is new in
+a later round is what its student likes better. `related: {use: true}` asks each prompt again for
+concepts that the source names as related to its own: a search forces them into the line, a sample
+has them or not. A line that does not meet its constraint is refused, with the clause as the reason.
+
+What it does not do yet: find related concepts; certify what is kept.
 """
 
 from __future__ import annotations
@@ -34,11 +42,20 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from symdistill.constraints import Constraint, all_of, any_of, at_most, excludes
+from symdistill.constraints import (
+    Constraint,
+    Contains,
+    all_of,
+    any_of,
+    at_most,
+    contains,
+    excludes,
+    inflections,
+)
 from symdistill.errors import InputError
 from symdistill.evaluation.specificity import specificity
 from symdistill.models import Model, fingerprint, resolve, sha256_of
@@ -73,7 +90,8 @@ def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
     asked = read_items(run, config)
     untouched = LocalTeacher(models["generator"], batch_size=config.batch_size)
     prompts = choose_prompts(run, config, asked, grammar, untouched)
-    run.progress.plan(plan(config, len(prompts), judged=config.judge is not None))
+    questions = put_questions(run, config, asked, prompts)
+    run.progress.plan(plan(config, len(questions), judged=config.judge is not None))
     judge = fit_judge(run, config.judge, config.seed)
 
     generator, critic = untouched, None
@@ -82,7 +100,7 @@ def i2d2(run: Run, config: I2D2Config) -> dict[str, Any]:
         critic = fit_critic(run, config.critic, config.seed, untouched, number, critic)
         if not critic.report["target_reached"]:
             run.progress.say(critic.shortfall())
-        lines = write(run, config, number, prompts, generator)
+        lines = write(run, config, number, questions, generator)
         lines = measure(run, config, number, lines, asked, grammar, untouched)
         verdicts = give_verdicts(run, config, number, lines, critic, rounds, judge)
         decisions = decide(run, config, number, lines, verdicts, critic, rounds, screen)
@@ -156,16 +174,52 @@ def choose_prompts(
     return rank_prompts(prompts, ranked.values, config.prompts.per_concept)
 
 
+class Question(NamedTuple):
+    """A prompt with what its line is held to; with the concept that the line is to bring in."""
+
+    prompt: Prompt
+    constraint: Constraint | None
+    related: str = ""
+    clause: Contains | None = None  # of the constraint, that the related concept is there
+
+
+def put_questions(
+    run: Run, config: I2D2Config, asked: Stored[Item], prompts: Sequence[Prompt]
+) -> list[Question]:
+    """Every prompt; then again for each related concept, but those that cannot be said."""
+    questions = [Question(one, constraint_of(config.constraints, one)) for one in prompts]
+    if not config.related.use:
+        return questions
+    related = {
+        item.id: list(dict.fromkeys(item.fields.get("related", [])))[: config.related.per_concept]
+        for item in asked.records
+    }
+    for prompt in prompts:
+        for concept in related[prompt.item_id]:
+            clause = contains(inflections(concept, "NOUN"))
+            whole = all_of(clause, constraint_of(config.constraints, prompt) or all_of())
+            if found := whole.contradictions():
+                run.progress.say(f"{prompt.text!r} is not asked for {concept!r}: {found[0]}")
+                continue
+            again = replace(prompt, id=content_hash(["related", prompt.id, concept]))
+            questions.append(Question(again, whole, concept, clause))
+    return questions
+
+
 def write(
-    run: Run, config: I2D2Config, number: int, prompts: Sequence[Prompt], generator: LocalTeacher
+    run: Run,
+    config: I2D2Config,
+    number: int,
+    questions: Sequence[Question],
+    generator: LocalTeacher,
 ) -> Stored[Knowledge]:
     """The generator goes on with every prompt; distinct statements, each with its occasions."""
-    by_id = {prompt.id: prompt for prompt in prompts}
-    constraint = {prompt.id: constraint_of(config.constraints, prompt) for prompt in prompts}
-    first = number * config.prompts.samples  # a later round draws other samples, whoever writes
+    by_id = {one.prompt.id: one for one in questions}
+    # a later round draws other samples, whoever writes; a search has its best texts only
+    first = number * config.prompts.samples if config.decoding == "sampling" else 0
     requests = [
-        SampleRequest(prompt.text, prompt.id, first + k, constraint[prompt.id])
-        for prompt in prompts
+        SampleRequest(one.prompt.text, one.prompt.id, first + k, one.constraint)
+        for one in questions
         for k in range(config.prompts.samples)
     ]
 
@@ -173,7 +227,7 @@ def write(
         with run.progress.stage(f"write, round {number}", len(requests), "lines") as advance:
             samples = generator.sample(
                 requests,
-                sampling=config.sampling,
+                sampling=config.writing,
                 seed=config.seed,
                 ledger=run.ledger,
                 budget=run.budget,
@@ -182,9 +236,14 @@ def write(
             )
         lines = []
         for sample in samples:
-            prompt = by_id[sample.request.prompt_id]
+            question = by_id[sample.request.prompt_id]
+            prompt = question.prompt
             said = statement(prompt, sample.text)
             head = prompt.text[prompt.lead :]
+            written = continuation_of(prompt, said)
+            unmet = dict.fromkeys(sample.unmet)
+            if question.clause and not question.clause.verify(written, before=prompt.text):
+                unmet[str(question.clause)] = None
             lines.append(
                 Knowledge.make(
                     "statement",
@@ -194,23 +253,34 @@ def write(
                         "prompt": prompt.text,
                         "pattern": prompt.pattern_id,
                         "hedge": prompt.hedge,
-                        "continuation": continuation_of(prompt, said),
+                        "continuation": written,
                         "finished": bool(sample.finished and said),
+                        **({"related": question.related} if question.related else {}),
+                        **({"unmet": list(unmet)} if unmet else {}),
                     },
                     lineage=(
                         Lineage(
                             teacher=generator.fingerprint,
                             request_key=sample.key,
                             prompt_id=prompt.id,
-                            decoding=decoding_settings(config.sampling, sample.request.constraint),
+                            decoding=decoding_settings(config.writing, sample.request.constraint),
                             seed=config.seed,
                             round=number,
                         ),
                     ),
                 )
             )
-        # of equal lines a finished one comes first and says what became of the line
-        return merge_repeats(sorted(lines, key=lambda line: not line.fields["finished"]))
+        # of equal lines the one that tells most comes first and says what became of the line
+        return merge_repeats(
+            sorted(
+                lines,
+                key=lambda line: (
+                    not line.fields["finished"],
+                    "unmet" in line.fields,
+                    "related" not in line.fields,
+                ),
+            )
+        )
 
     return run.table(
         "lines",
@@ -219,12 +289,12 @@ def write(
         stage="write",
         round=number,
         seed=config.seed,
-        prompts=prompts,
+        prompts=[one.prompt for one in questions],
         extend_words=EXTEND_WORDS,
         samples=[first, config.prompts.samples],
         model=generator,
-        constraints=[one and one.fingerprint for one in constraint.values()],
-        sampling=config.sampling,
+        constraints=[one.constraint and one.constraint.fingerprint for one in questions],
+        sampling=config.writing,
         batch_size=config.batch_size,
     )
 
@@ -376,10 +446,15 @@ def decide(
     barred = {
         id: f"withdrawn: {withdrawn[id]}" for one in candidates if (id := one.id) in withdrawn
     }
+    unmet = {
+        line.id: f"constraint: not met: {'; '.join(line.fields['unmet'])}"
+        for line in lines.records
+        if "unmet" in line.fields
+    }
     refusing = screen if screen and screen.settings.action == "refuse" else None
 
     def make() -> Sequence[Verdict]:
-        refused = dict(barred)
+        refused = unmet | barred
         if refusing:
             refused = refusing.refusals(this.screened(lines.records)) | refused
         decided = select(
@@ -518,18 +593,19 @@ def plan(config: I2D2Config, prompts: int, *, judged: bool) -> dict[str, float]:
     Only the proportions matter: the progress bar scales them by how this machine does.
     """
     lines = prompts * config.prompts.samples
+    rows = lines if config.decoding == "sampling" else prompts * config.search.num_beams
     expected_s = {"fit the judge": 12.0} if judged else {}
     expected_s |= {"likelihood of labelled lines": 28.0, "fit the critic, round 0": 45.0}
     for number in range(config.rounds + 1):
         expected_s |= {
-            f"write, round {number}": 0.13 * lines,
+            f"write, round {number}": 0.13 * rows,
             f"measure, round {number}": 0.023 * lines * (1 + config.swaps),
             f"judge, round {number}": 0.03 * lines,
         }
         if number < config.rounds and config.self_imitation:
             # about a sixth of the lines is kept, and a row takes a tenth of a second
-            rows = lines / 6 * (number + 1) * config.student.epochs
-            expected_s[f"train, round {number + 1}"] = 10 + 0.1 * rows
+            views = lines / 6 * (number + 1) * config.student.epochs
+            expected_s[f"train, round {number + 1}"] = 10 + 0.1 * views
     return expected_s
 
 

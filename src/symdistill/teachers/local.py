@@ -428,7 +428,7 @@ class LocalTeacher:
         without = torch.tensor(barred, dtype=torch.long, device=model.device)
 
         def one_line(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            return _numbers(scores, self.model.folder).index_fill(1, without, -torch.inf)
+            return scores.index_fill(1, without, -torch.inf)
 
         asked = list(dict.fromkeys((one.prompt, one.constraint) for one in requests))
         found = constrained_generate(
@@ -503,7 +503,9 @@ def likeliest_tokens(
     from transformers import LogitsProcessorList, StoppingCriteriaList
 
     def refuse_nan(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return _numbers(scores, folder)
+        if bool(scores.isnan().any()):
+            raise RunError(_NOT_NUMBERS.format(folder))
+        return scores
 
     with torch.inference_mode():
         out: torch.Tensor = model.generate(
@@ -520,13 +522,6 @@ def likeliest_tokens(
             top_k=None,
         )
     return out[:, inputs["input_ids"].shape[1] :]
-
-
-def _numbers(scores: torch.Tensor, folder: Path) -> torch.Tensor:
-    """The scores, if they are numbers; else a RunError."""
-    if bool(scores.isnan().any()):
-        raise RunError(_NOT_NUMBERS.format(folder))
-    return scores
 
 
 def _room(

@@ -165,11 +165,13 @@ def calls(config: Config) -> list[RoleCalls] | str:
 
     assert isinstance(config, I2D2Config)
     concepts = "every concept" if config.concepts.limit is None else f"{config.concepts.limit:,}"
+    related = config.related.per_concept if config.related.use else 0
+    prompts = f"{config.prompts.per_concept}" + (f" x (1 + {related} related)" if related else "")
     return (
         f"{config.recipe} runs on this machine alone: nothing is sent, nothing is billed. It "
         f"writes up to concepts x prompts x samples x rounds = {concepts} x "
-        f"{config.prompts.per_concept} x {config.prompts.samples} x {config.rounds + 1} lines of "
-        f"at most {config.sampling.max_new_tokens} tokens."
+        f"{prompts} x {config.prompts.samples} x {config.rounds + 1} lines of "
+        f"at most {config.writing.max_new_tokens} tokens."
     )
 
 

@@ -317,7 +317,7 @@ def test_a_prompt_is_read_once_however_many_beams_follow(kind: str) -> None:
 def test_memory_is_linear_in_rows_and_taken_once(model: Any) -> None:
     sizes = []
     for beams in (2, 4):
-        rows = start(model, max_new_tokens=5, spare=2)
+        rows = start(model, max_new_tokens=7)
         rows.start()
         rows.select(torch.arange(3).repeat_interleave(beams))
         layers = rows._cache.cache
@@ -386,7 +386,7 @@ def test_inputs_that_cannot_be_used() -> None:
     with pytest.raises(InputError, match="padded on the left"):
         TransformersRows.from_inputs(model, ids, (ids != PAD).long(), max_new_tokens=4)
     with pytest.raises(InputError, match="at most 64 tokens"):
-        TransformersRows.from_inputs(model, ids, None, max_new_tokens=60, spare=2)
+        TransformersRows.from_inputs(model, ids, None, max_new_tokens=62)
     mamba = transformers.AutoModelForCausalLM.from_config(
         transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1)
     )

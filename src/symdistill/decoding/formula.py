@@ -51,7 +51,8 @@ Counts = npt.NDArray[np.int16]
 MAX_CLAUSES = 1_000  # in one formula
 MAX_SETS = 1_000  # of phrases in one formula
 NEVER = 1_000_000  # tokens; what cannot be written costs that many
-_PARTIAL, _SEQUENCE = 32, 48  # bits of a place: state, partial character, token sequences
+_PARTIAL, _SEQUENCE = 24, 40  # bits of a place: state, partial character, token sequences
+STATE = (1 << _PARTIAL) - 1
 
 
 class Rest(NamedTuple):
@@ -180,8 +181,8 @@ class CompiledFormula:
                 token of a token sequence that is not in the vocabulary or ends a text.
         """
         constraint = all_of() if constraint is None else constraint
-        key = ("formula", constraint)
-        kept = table.compiled
+        key = (constraint, encode is None)
+        kept = table.formulas
         if key not in kept:
             kept[key] = cls(constraint, table, encode)
             while len(kept) > _KEPT:
@@ -301,10 +302,13 @@ class CompiledFormula:
     def has_begun(self, places: Ints) -> Bools:
         """Where `begun` gives anything, for places of any shape."""
         open_rests = np.array([rest in self._begun for rest in (0, 1)])
-        rest = self._automaton.after_word[places & _STATE].astype(np.int64)
+        rest = self._automaton.after_word[places & STATE].astype(np.int64)
         whole = places >> _PARTIAL & 0xFFFF == 0
-        known = np.isin(places, np.array(sorted(self._begun), dtype=np.int64))
-        return np.asarray(known | (whole & open_rests[rest]))
+        return np.asarray(np.isin(places, self._begun_places) | (whole & open_rests[rest]))
+
+    @cached_property
+    def _begun_places(self) -> Ints:
+        return np.array(sorted(self._begun), dtype=np.int64)
 
     def need_at(self, place: int, counts: Counts) -> int:
         """`need`, where what is begun at a place may be finished first.
@@ -348,10 +352,11 @@ class CompiledFormula:
             more = np.concatenate([rest.hits[plain], at.hits])
             first = np.where(self.table.begins_word[tokens], at.word, at.other)
             first[len(plain) :] = 0
-            added = vectors[more] + vectors[first] + vectors[self._hit_at_end[after & _STATE]]
+            added = vectors[more] + vectors[first] + vectors[self._hit_at_end[after & STATE]]
             seen = (counts + added)[:, self.group] >= self.threshold  # (T, L)
-            broken = ~(~seen[:, None] & self.negative).any(-1) & self._purely_negative  # (T, C)
-            self._forbidden[key] = tokens[broken.any(-1)]
+            pure = self._purely_negative
+            holds = _holds(seen, self.positive[pure], self.negative[pure])  # (T, C)
+            self._forbidden[key] = tokens[~holds.all(-1)]
         return self._forbidden[key]
 
     @cached_property
@@ -477,15 +482,15 @@ class CompiledFormula:
         return [int(one) for one in below[:own]]
 
     @cached_property
-    def _symbols(self) -> Ints:
+    def _symbols(self) -> npt.NDArray[np.int32]:
         """The automaton's symbol of each node's character: (N,)."""
-        symbols = self.table.kinds_of_characters.astype(np.int64)
+        symbols = self.table.kinds_of_characters.astype(np.int32)
         for character, symbol in self._automaton.symbols.items():
             index = self.table.index_of_character.get(character)
             if index is not None:
                 symbols[index] = symbol
         tree = self.table.tree
-        return symbols[tree.character] if len(symbols) else np.zeros(len(tree.parent), np.int64)
+        return symbols[tree.character] if len(symbols) else np.zeros(len(tree.parent), np.int32)
 
     @cached_property
     def _is_word(self) -> Bools:
@@ -539,7 +544,7 @@ class CompiledFormula:
             for text in texts:
                 if not isinstance(text, str):  # exact tokens
                     continue
-                plain = text.strip("*").strip()
+                plain = _without_stars(text)
                 for written in (" " + plain, plain):
                     ways[tuple(int(one) for one in encode(written))] = None
             if texts:
@@ -549,7 +554,9 @@ class CompiledFormula:
                     continue
                 passed = [self._passed(way, group, rest) for rest in (0, 1)]
                 # Nothing that goes on with a word: that could undo what is met at its end.
-                anywhere = all(passed) and not self.table.begins_word[way[0]]
+                # Exact tokens have no other spelling, so they are let through.
+                glued = self.table.begins_word[way[0]] and way not in self._sequences.of[group]
+                anywhere = all(passed) and not glued
                 if anywhere:
                     spelled[group][way] = None
                 for rest, places in enumerate(passed):
@@ -595,6 +602,11 @@ class _Sequences:
                         ends.append({})
                     node = self._children[node][token]
                 ends[node][group] = ends[node].get(group, 0) + 1
+        if len(self._children) >> 63 - _SEQUENCE:
+            raise InputError(
+                f"expected token sequences of at most {1 << 63 - _SEQUENCE:,} tokens in all; "
+                "use fewer or shorter ones"
+            )
         self.tokens = sorted({one for each in of for sequence in each for one in sequence})
         self._fallback = [0] * len(self._children)
         queue = list(self._children[0].values())
@@ -625,8 +637,7 @@ class _Sequences:
         return self._children[node].get(token, 0)
 
 
-_KEPT = 1024  # compiled things kept for each vocabulary
-_STATE = (1 << _PARTIAL) - 1
+_KEPT = 64  # formulas kept for each vocabulary, about 30 bytes a token each
 _NO_TOKENS = np.zeros(0, dtype=np.int64)
 
 
@@ -634,6 +645,12 @@ def _counted(literal: Literal) -> tuple[tuple[object, ...], tuple[tuple[int, ...
     """What a literal counts, in an order that does not depend on how it was written."""
     patterns = tuple(sorted(set(literal.patterns), key=repr))
     return patterns, tuple(sorted(set(literal.token_phrases)))
+
+
+def _without_stars(phrase: str) -> str:
+    """A phrase without the star that may lift the boundary at either end."""
+    inner = " ".join(phrase.split()).removeprefix("*").strip()
+    return inner.removesuffix("*").strip()
 
 
 def _bound(literal: Literal) -> tuple[object, ...]:
@@ -646,14 +663,14 @@ def _place(state: int, partial: int, sequence: int) -> int:
 
 
 def _parts(place: int) -> tuple[int, int, int]:
-    return place & _STATE, place >> _PARTIAL & 0xFFFF, place >> _SEQUENCE
+    return place & STATE, place >> _PARTIAL & 0xFFFF, place >> _SEQUENCE
 
 
 def _holds(seen: Bools, positive: Bools, negative: Bools) -> Bools:
     """Whether clauses hold: literals seen (..., L) -> (..., C)."""
-    yes = seen[..., None, :] & positive
-    no = ~seen[..., None, :] & negative
-    return np.asarray((yes | no).any(-1))
+    yes = seen.astype(np.float32) @ positive.T.astype(np.float32)
+    no = (~seen).astype(np.float32) @ negative.T.astype(np.float32)
+    return np.asarray(yes + no > 0)
 
 
 def _token_span(ends: Sequence[int], start: int, end: int) -> tuple[int, int]:

@@ -9,12 +9,15 @@ best texts of each prompt with the status of every clause. Cost: one forward of 
 rows a token, as beam search has, and a few per cent of that for the constraint. What a step does,
 and what of it is the paper's (Lu et al., 2021), is told in `symdistill.decoding.search`.
 
-With an empty formula this is the beam search of `transformers`: the same texts and scores, save
-that ids which the tokenizer lacks are never written.
+With an empty formula this is the beam search of `transformers`: the same texts and scores. Two
+things are otherwise: ids which the tokenizer lacks are never written, and of a model's generation
+settings only its end tokens and its forced first token are read (not, for instance,
+`no_repeat_ngram_size`: give its processor).
 """
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,7 +68,8 @@ def constrained_generate(
     Args:
         model: of `transformers`, causal or encoder-decoder, float32 or bfloat16, any device.
         tokenizer: its tokenizer, byte-level BPE or SentencePiece.
-        prompts: as the model is to read them (a chat template already applied).
+        prompts: as the model is to read them (a chat template already applied, for instance; where
+            that wrote the tokenizer's first token, it is not written twice).
         constraints: one for all prompts, or one for each; None asks nothing.
         num_beams: texts that are followed at a time, k.
         num_return_sequences: texts returned for each prompt, best first, from 1 to k.
@@ -86,19 +90,22 @@ def constrained_generate(
         end: "strict": a text ends only where it meets its formula. "soft": anywhere; the texts
             with the most clauses met come first.
         end_texts: tokens that write something ending like this end a text too, such as ".".
-        lookahead: how to look ahead (A*esque); None: not.
+        lookahead: how to look ahead (A*esque); None: not. It reads the model's own probabilities,
+            not those of processors.
         batch_size: prompts decoded at a time.
         logits_processor: processors of `transformers`, which see log-probabilities.
         on_contradiction: "error": a formula that no text can meet is refused before anything is
             decoded. "flag": it is decoded as well as it can be.
 
     Returns:
-        for each prompt its texts, best first: those with the fewest clauses unmet, then those that
-        ended, then by score.
+        for each prompt its texts, best first: those with the fewest clauses unmet, then, with a
+        formula and `end="strict"`, those that ended, then by score.
 
     Raises:
         InputError: settings out of range, another number of constraints than of prompts, a formula
-            that contradicts itself, a tokenizer that is not understood.
+            that contradicts itself, a tokenizer that is not understood, a model in training.
+
+    Warns where a clause holds of every text.
     """
     import torch
     from transformers import ForcedBOSTokenLogitsProcessor
@@ -122,10 +129,16 @@ def constrained_generate(
     )
     if isinstance(prompts, str):
         raise InputError("expected a list of prompts, got one text; write [prompt]")
+    prompts = list(prompts)
+    if not all(isinstance(one, str) for one in prompts):
+        raise InputError("expected prompts as texts, got something else; give strings")
+    if model.training:
+        raise InputError("expected a model that is not being trained; call model.eval()")
     if batch_size < 1:
         raise InputError(f"expected batch_size from 1; got {batch_size}; change it")
     asked = _one_each(constraints, len(prompts))
     refuse_contradictions(asked, settings)
+    _tell_tautologies(asked)
     table = table_of(tokenizer)
 
     def encode(text: str) -> Sequence[int]:
@@ -133,6 +146,11 @@ def constrained_generate(
         return ids
 
     ends = {*end_token_ids(model, tokenizer), *tokens_ending(table, end_texts)}
+    if not any(one < len(table) for one in ends):
+        raise InputError(
+            f"expected an end token that the tokenizer has, got {sorted(ends)}; set end_texts, "
+            "such as ['.'], or the model's eos_token_id"
+        )
     causal = not model.config.is_encoder_decoder
     processors = list(logits_processor)
     forced = getattr(model.generation_config, "forced_bos_token_id", None)
@@ -141,14 +159,8 @@ def constrained_generate(
     out: list[list[Hypothesis]] = []
     for first in range(0, len(prompts), batch_size):
         batch = slice(first, first + batch_size)
-        inputs = _read(tokenizer, list(prompts[batch]), min(ends), causal)
-        rows = TransformersRows.from_inputs(
-            model,
-            inputs["input_ids"],
-            inputs["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            spare=lookahead.length if lookahead else 0,
-        )
+        ids, mask = _read(tokenizer, prompts[batch], causal)
+        rows = TransformersRows.from_inputs(model, ids, mask, max_new_tokens=max_new_tokens)
         out += search(
             rows,
             [CompiledFormula.compile(one, table, encode) for one in asked[batch]],
@@ -156,23 +168,20 @@ def constrained_generate(
             prompts_before=prompts[batch] if causal else [""] * len(asked[batch]),
             end_token_ids=sorted(ends),
             logits_processor=processors,
-            prompt_ids=(
-                inputs["input_ids"]
-                if causal
-                else torch.tensor([start_ids(model)] * len(asked[batch]))
-            ),
+            prompt_ids=ids if causal else torch.tensor([start_ids(model)] * len(ids)),
         )
     return out
 
 
 def table_of(tokenizer: Any) -> TokenTable:
     """The tokenizer's `TokenTable`, made once."""
-    if tokenizer not in _TABLES:
-        _TABLES[tokenizer] = TokenTable.from_tokenizer(tokenizer)
-    return _TABLES[tokenizer]
+    state = (len(tokenizer), tokenizer.eos_token_id)  # tokens may have been added since
+    if tokenizer not in _TABLES or _TABLES[tokenizer][0] != state:
+        _TABLES[tokenizer] = (state, TokenTable.from_tokenizer(tokenizer))
+    return _TABLES[tokenizer][1]
 
 
-_TABLES: weakref.WeakKeyDictionary[Any, TokenTable] = weakref.WeakKeyDictionary()
+_TABLES: weakref.WeakKeyDictionary[Any, tuple[Any, TokenTable]] = weakref.WeakKeyDictionary()
 
 
 def tokens_ending(table: TokenTable, texts: Sequence[str]) -> tuple[int, ...]:
@@ -188,6 +197,13 @@ def _one_each(
 ) -> list[Constraint | None]:
     if constraints is None or isinstance(constraints, Constraint):
         return [constraints] * count
+    if not isinstance(constraints, Sequence) or not all(
+        one is None or isinstance(one, Constraint) for one in constraints
+    ):
+        raise InputError(
+            f"expected constraints such as contains(...), got {constraints!r:.80}; "
+            "a phrase becomes one by contains(phrase)"
+        )
     if len(constraints) != count:
         raise InputError(
             f"expected one constraint for each of {count} prompts, got {len(constraints)}; "
@@ -196,25 +212,39 @@ def _one_each(
     return list(constraints)
 
 
-def _read(tokenizer: Any, prompts: list[str], pad: int, causal: bool) -> Any:
-    """The prompts as tokens, padded on the side that the model needs."""
-    if any(not tokenizer(one)["input_ids"] for one in prompts):
+def _tell_tautologies(asked: Sequence[Constraint | None]) -> None:
+    for constraint in dict.fromkeys(asked):
+        for one in constraint.tautologies() if constraint is not None else ():
+            warnings.warn(f"a clause asks nothing: {one}", stacklevel=3)
+
+
+def _read(
+    tokenizer: Any, prompts: Sequence[str], causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The prompts' tokens and their mask, (B, T) each, padded on the side that the model needs.
+
+    A prompt that begins with the tokenizer's first token as text gets no second one.
+    """
+    import torch
+
+    first = tokenizer.bos_token
+    ids = [
+        tokenizer(one, add_special_tokens=not (first and one.startswith(first)))["input_ids"]
+        for one in prompts
+    ]
+    if not all(ids):
         raise InputError(
             "expected prompts of at least one token, got an empty one; "
             "begin it with the tokenizer's bos_token"
         )
-    had = tokenizer.pad_token
-    if had is None:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
-    try:
-        return tokenizer(
-            prompts,
-            return_tensors="pt",
-            padding=True,
-            padding_side="left" if causal else "right",
-        )
-    finally:
-        tokenizer.pad_token = had
+    width = max(map(len, ids))
+    tokens = torch.zeros((len(ids), width), dtype=torch.int64)
+    mask = torch.zeros_like(tokens)
+    for row, one in enumerate(ids):
+        own = slice(width - len(one), width) if causal else slice(len(one))
+        tokens[row, own] = torch.tensor(one)
+        mask[row, own] = 1
+    return tokens, mask
 
 
 def neurologic(
@@ -230,6 +260,7 @@ def neurologic(
     group: bool = True,
     end: Literal["strict", "soft"] = "strict",
     lookahead: Lookahead | None = None,
+    on_contradiction: Literal["error", "flag"] = "error",
     **model_kwargs: Any,
 ) -> Any:
     """The search as a `custom_generate` of `transformers`.
@@ -237,7 +268,7 @@ def neurologic(
         formula = CompiledFormula.compile(constraint, TokenTable.from_tokenizer(tokenizer), encode)
         model.generate(**inputs, custom_generate=neurologic, formula=formula, num_beams=8)
 
-    Takes one formula for all prompts or one for each; the other keywords are those of
+    Takes one formula for all prompts or one for each; `alpha` to `on_contradiction` are those of
     `constrained_generate`. `num_beams`, `num_return_sequences`, `max_new_tokens`, `min_new_tokens`,
     `length_penalty`, `early_stopping` and logits processors are taken from `generate`'s own. Gives
     what `generate` gives. The hook hands over prompts repeated for each beam and no tokenizer, so
@@ -254,7 +285,7 @@ def neurologic(
         GenerateBeamEncoderDecoderOutput,
     )
 
-    from symdistill.decoding.transformers_rows import TransformersRows
+    from symdistill.decoding.transformers_rows import TransformersRows, start_ids
 
     config = generation_config
     beams = config.num_beams
@@ -265,7 +296,16 @@ def neurologic(
             "expected formula=, a CompiledFormula (or one for each prompt) beside custom_generate; "
             "got none; compile one with CompiledFormula.compile"
         )
-    formulas = [formula] * len(prompts) if isinstance(formula, CompiledFormula) else list(formula)
+    formulas = [formula] * len(prompts) if isinstance(formula, CompiledFormula) else formula
+    if not isinstance(formulas, Sequence) or not all(
+        isinstance(one, CompiledFormula) for one in formulas
+    ):
+        raise InputError(
+            f"expected formula= as a CompiledFormula or a list of them, got {formula!r:.80}; "
+            "compile one with CompiledFormula.compile"
+        )
+    if config._eos_token_tensor is None:
+        raise InputError("expected end tokens, got none; set eos_token_id in generate")
     if len(formulas) != len(prompts):
         raise InputError(
             f"expected one formula for each of {len(prompts)} prompts, got {len(formulas)}"
@@ -292,7 +332,13 @@ def neurologic(
         group=group,
         end=end,
         lookahead=lookahead,
+        on_contradiction=on_contradiction,
     )
+    if not causal and any(one != list(start_ids(model)) for one in prompts.tolist()):
+        raise InputError(
+            f"expected the decoder to begin with {start_ids(model)}, got {prompts[0].tolist()}; "
+            "leave decoder_input_ids out"
+        )
     mask = model_kwargs.get("attention_mask")
     encoder_outputs = model_kwargs.get("encoder_outputs")
     rows = TransformersRows.from_inputs(
@@ -300,7 +346,6 @@ def neurologic(
         prompts,
         None if mask is None else mask[::beams],
         max_new_tokens=settings.max_new_tokens,
-        spare=lookahead.length if lookahead else 0,
         encoded=None if causal or encoder_outputs is None else encoder_outputs[0][::beams],
     )
     table = formulas[0].table
@@ -325,4 +370,4 @@ def neurologic(
     if not config.return_dict_in_generate:
         return sequences
     kind = GenerateBeamDecoderOnlyOutput if causal else GenerateBeamEncoderDecoderOutput
-    return kind(sequences=sequences, sequences_scores=torch.tensor(best))  # type: ignore[arg-type]
+    return kind(sequences=sequences, sequences_scores=torch.tensor(best, device=input_ids.device))  # type: ignore[arg-type]

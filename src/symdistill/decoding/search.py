@@ -23,10 +23,11 @@ What we do that the paper does not
     *Met at the end of the word*: a phrase that stands at the end of the text counts as met, and no
     longer does when the word goes on (" dog" + "ma").
     *Where pruning leaves nothing*, or nothing that can still meet the formula, it is lifted in the
-    order beta, alpha, false clauses, and then a text may end anywhere; `Hypothesis.relaxed` says
-    so.
-    *Ends*: with `end="strict"` a text ends only where every clause holds. Texts that come to
-    `max_new_tokens` without an end are returned behind all others, with `ended` False.
+    order beta, alpha, false clauses; where a text can only end, or not go on at all, it ends
+    unmet. `Hypothesis.relaxed` names what was lifted: "beta", "alpha", "false clause", "end".
+    *Ends*: with `end="strict"` a text ends only where every clause holds, and texts that come to
+    `max_new_tokens` without an end are returned behind those that ended. (With "soft", or without
+    a formula, they are compared by score alone, as `generate` does.)
 
 What its released code does differently is told in docs/how_decoding_works.md.
 """
@@ -111,6 +112,10 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings outside their ranges (`InputError`)."""
+        for name in ("num_beams", "num_return_sequences", "max_new_tokens", "min_new_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InputError(f"expected {name} as a whole number; got {value!r}; change it")
         for name, good, what in (
             ("num_beams", self.num_beams >= 1, "from 1"),
             (
@@ -179,10 +184,23 @@ def search(
     import torch
 
     refuse_contradictions([one.constraint for one in formulas], settings)
-    state = _Search(rows, formulas, settings, prompts_before, end_token_ids)
-    state.processors, state.prompt_ids = list(logits_processor), prompt_ids
+    _refuse_ends(formulas, end_token_ids)
     with torch.inference_mode():
-        return state.run()
+        return _Search(
+            rows, formulas, settings, prompts_before, end_token_ids, logits_processor, prompt_ids
+        ).run()
+
+
+def _refuse_ends(formulas: Sequence[CompiledFormula], end_token_ids: Sequence[int]) -> None:
+    ends = set(end_token_ids)
+    for formula in dict.fromkeys(formulas):
+        for clause in formula.clauses:
+            for phrase in (each for one in clause.literals for each in one.token_phrases):
+                if ends.intersection(phrase):
+                    raise InputError(
+                        f"expected no end token inside a phrase, got {min(ends & set(phrase))}, "
+                        f"which ends a text here, in {clause}; take it out"
+                    )
 
 
 class _Ended(NamedTuple):
@@ -224,9 +242,6 @@ class _Candidates(NamedTuple):
 class _Search:
     """The beams of a batch. B items, K beams each (1 at first), t tokens written."""
 
-    processors: list[Any]
-    prompt_ids: torch.Tensor | None
-
     def __init__(
         self,
         rows: Rows,
@@ -234,15 +249,19 @@ class _Search:
         settings: SearchSettings,
         befores: Sequence[str],
         end_token_ids: Sequence[int],
+        processors: Sequence[Any],
+        prompt_ids: torch.Tensor | None,
     ) -> None:
         self.rows = rows
+        self.processors, self.prompt_ids = list(processors), prompt_ids
         self.settings = settings
         self.items = [_Item(*pair) for pair in zip(formulas, befores, strict=True)]
         self.live = self.items  # those that are not done
         self.tracker = Tracker(formulas)
         self.table = self.tracker.table
-        most = min(rows.vocabulary_size, len(self.table))
-        ends = [one for one in sorted(end_token_ids) if 0 <= one < most]
+        # What the tokenizer or the model lacks is never written.
+        self.width = min(rows.vocabulary_size, len(self.table))
+        ends = [one for one in sorted(end_token_ids) if 0 <= one < self.width]
         self.end_ids = np.array(ends, dtype=np.int64)  # (E,)
         self.places_row, self.counts = self.tracker.start(befores)  # (B, 1), (B, 1, G)
         self.scores = np.zeros((len(formulas), 1), dtype=np.float32)  # (B, K)
@@ -254,16 +273,17 @@ class _Search:
         for step in range(self.settings.max_new_tokens):
             left = self.settings.max_new_tokens - step - 1
             found = self._expand(logits, step)
-            keep = self._prune(found, left)
+            late = self._late(found, left)
+            keep = self._prune(found, late)
             self._strand(keep)
-            order, position = self._order(found, keep)
+            order, position = self._order(found, keep, late)
             item = order // found.tokens.shape[1]
             self._finish(found, order, item, position, left)
             going = ~found.ends.ravel()[order]
             if left == 0:
                 break
             if self.settings.lookahead is not None:
-                logits = self._go_on_looking_ahead(found, keep, order[going], left)
+                logits = self._go_on_looking_ahead(found, keep, late, order[going], left)
             else:
                 chosen = self._first(order[going], item[going], self.settings.num_beams)
                 logits = self._go_on(found, chosen)
@@ -276,52 +296,20 @@ class _Search:
 
     def _expand(self, logits: torch.Tensor, step: int) -> _Candidates:
         """The likeliest tokens, the end tokens, and those that begin or continue a phrase."""
-        import torch
-
-        batch, beams = self.scores.shape
-        width = min(logits.shape[1], len(self.table))  # what the tokenizer lacks is never written
-        if self.processors:
-            logits = self._processed(torch.log_softmax(logits, dim=-1))
-            total = torch.zeros(len(logits), device=logits.device)
-        else:
-            total = torch.logsumexp(logits, dim=-1)  # (R,)
-        logits = logits[:, :width]
-        proposals = self._proposals()  # (B, K, P), -1 where there is none
-        apart = np.concatenate(
-            [np.broadcast_to(self.end_ids, (batch, beams, len(self.end_ids))), proposals], axis=-1
-        ).reshape(batch * beams, -1)  # (R, E + P)
-        index = torch.from_numpy(np.maximum(apart, 0)).to(logits.device)
-        self._forbid(logits)
-        apart_logits = logits.gather(1, index)
-        logits[:, torch.from_numpy(self.end_ids).to(logits.device)] = -torch.inf
-        likeliest = max(2 * self.settings.num_beams, self.settings.alpha or 0)
-        top = logits.topk(min(likeliest, width), dim=1)
-        numbers = torch.cat([top.values, apart_logits], dim=1) - total[:, None]
-        log_p: Floats = numbers.cpu().numpy()
-        top_tokens: Ints = top.indices.cpu().numpy()
-
-        # A proposal that is among the likeliest already is not one more candidate.
-        many, first = top_tokens.shape[1], top_tokens.shape[1] + len(self.end_ids)
-        log_p[:, many:][apart < 0] = -np.inf
-        least = log_p[:, many - 1 : many]
-        twice = log_p[:, first:] > least
-        for row, column in np.argwhere((log_p[:, first:] == least) & ~twice):
-            twice[row, column] = apart[row, len(self.end_ids) + column] in top_tokens[row]
-        log_p[:, first:][twice] = -np.inf
-        if step < self.settings.min_new_tokens:
-            log_p[:, many:first] = -np.inf
-        tokens = np.concatenate([top_tokens, np.maximum(apart, 0)], axis=1)
-        tokens = tokens.reshape(batch, beams, -1)
-        scores = self.scores[:, :, None] + log_p.reshape(tokens.shape)
+        flat = (len(self.live), -1)
+        beams = self.scores.shape[1]
+        tokens, log_p, many = self._read(logits)  # (R, C), of which `many` are the likeliest
         ends = np.zeros(tokens.shape, dtype=np.bool_)
-        ends[:, :, many:first] = True
-
+        ends[:, many : many + len(self.end_ids)] = True
+        if step < self.settings.min_new_tokens:
+            log_p[ends] = -np.inf
+        tokens = tokens.reshape(len(self.live), beams, -1)
+        scores = self.scores[:, :, None] + log_p.reshape(tokens.shape)
         places, added = self.tracker.look(self.places_row, tokens)
-        flat = (batch, -1)
-        places = places.reshape(flat)
         counts = self.counts[:, :, None] + added
         counts = np.minimum(counts, self.tracker.caps[self.tracker.of][:, None, None])
-        counts = counts.reshape(batch, -1, counts.shape[-1])
+        counts = counts.reshape(*flat, counts.shape[-1])
+        places = places.reshape(flat)
         ended = self.tracker.ended(places, counts)
         return _Candidates(
             tokens.reshape(flat),
@@ -332,6 +320,38 @@ class _Search:
             ended,
             self.tracker.judge(ended),
         )
+
+    def _read(self, logits: torch.Tensor) -> tuple[Ints, Floats, int]:
+        """Candidate tokens of each beam and their log-probabilities, (R, C) each.
+
+        The likeliest come first, `many` of them, without end tokens; then the E end tokens; then
+        tokens that begin or go on with a phrase, -inf where there is none or it is there already.
+        """
+        import torch
+
+        if self.processors:
+            logits = self._processed(torch.log_softmax(logits, dim=-1))
+            total = torch.zeros(len(logits), device=logits.device)
+        else:
+            total = torch.logsumexp(logits, dim=-1)  # (R,)
+        logits = logits[:, : self.width]
+        proposals = self._proposals()  # (R, P), -1 where there is none
+        ends = np.broadcast_to(self.end_ids, (len(proposals), len(self.end_ids)))
+        apart = np.concatenate([ends, proposals], axis=1)  # (R, E + P)
+        self._forbid(logits)
+        read = logits.gather(1, torch.from_numpy(np.maximum(apart, 0)).to(logits.device))
+        logits[:, torch.from_numpy(self.end_ids).to(logits.device)] = -torch.inf
+        likeliest = max(2 * self.settings.num_beams, self.settings.alpha or 0)
+        top = logits.topk(min(likeliest, self.width), dim=1)
+        log_p: Floats = (torch.cat([top.values, read], dim=1) - total[:, None]).cpu().numpy()
+        tokens: Ints = top.indices.cpu().numpy()
+        many, first = tokens.shape[1], tokens.shape[1] + len(self.end_ids)
+        proposed, least = log_p[:, first:], log_p[:, many - 1 : many]
+        there = (proposed > least) & ~np.isin(proposals, self.end_ids)
+        for row, column in np.argwhere(proposed == least):
+            there[row, column] = proposals[row, column] in tokens[row]
+        proposed[there | (proposals < 0)] = -np.inf
+        return np.concatenate([tokens, np.maximum(apart, 0)], axis=1), log_p, many
 
     def _processed(self, log_p: torch.Tensor) -> torch.Tensor:
         import torch
@@ -347,8 +367,8 @@ class _Search:
         return log_p
 
     def _proposals(self) -> Ints:
-        """Tokens that begin or go on with a spelling of a wanted phrase: (B, K, P), -1: none."""
-        batch, beams = self.scores.shape
+        """Tokens that begin or go on with a spelling of a wanted phrase: (R, P), -1: none."""
+        beams = self.scores.shape[1]
         wanted = self.tracker.wanted(self._judged())  # (B, K, G)
         cached: dict[tuple[int, int, bytes], list[int]] = {}
         rows: list[list[int]] = []
@@ -357,12 +377,13 @@ class _Search:
                 row = int(self.places_row[item, beam])
                 key = (formula, row, wanted[item, beam].tobytes())
                 if key not in cached:
-                    cached[key] = self.tracker.proposals(row, np.flatnonzero(wanted[item, beam]))
+                    found = self.tracker.proposals(row, np.flatnonzero(wanted[item, beam]))
+                    cached[key] = [one for one in found if one < self.width]
                 rows.append(cached[key])
-        out = np.full((batch * beams, max(map(len, rows))), -1, dtype=np.int64)
+        out = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
         for index, each in enumerate(rows):
             out[index, : len(each)] = each
-        return out.reshape(batch, beams, -1)
+        return out
 
     def _judged(self) -> Judged:
         """What the formulas say of the beams, as if they ended."""
@@ -378,6 +399,7 @@ class _Search:
         for row, place in enumerate(self.places_row.ravel().tolist()):
             item, beam = divmod(row, self.scores.shape[1])
             never = self.tracker.forbidden(place, self.counts[item, beam])
+            never = never[never < self.width]
             if len(never):
                 rows.append(np.full(len(never), row))
                 tokens.append(never)
@@ -387,8 +409,8 @@ class _Search:
 
     # -------------------------------------------------------------- 2. prune
 
-    def _prune(self, found: _Candidates, left: int) -> Bools:
-        """Which candidates stay, and `late`: those that may not fit any more. Both (B, N)."""
+    def _prune(self, found: _Candidates, late: Bools) -> Bools:
+        """Which candidates stay: (B, N)."""
         settings = self.settings
         possible = np.isfinite(found.scores)
         satisfied = found.judged.holds.all(-1)
@@ -400,7 +422,6 @@ class _Search:
             possible = np.where(stuck[:, None], possible, allowed)
             for item in np.flatnonzero(stuck).tolist():
                 self.live[item].relaxed["end"] = None
-        self.late = self._late(found, left) & asked
         rules: dict[str, Bools] = {}
         if settings.beta is not None:
             true = found.judged.holds.sum(-1)
@@ -413,12 +434,15 @@ class _Search:
         rules["false clause"] = ~found.judged.dead
         keep: Bools = possible & np.logical_and.reduce(list(rules.values()))
         for item in np.flatnonzero(asked[:, 0]).tolist():
-            self._relax(item, possible[item], {k: v[item] for k, v in rules.items()}, keep[item])
+            mine = {name: rule[item] for name, rule in rules.items()}
+            self._relax(item, possible[item], mine, late[item], keep[item])
         return keep
 
-    def _relax(self, item: int, possible: Bools, rules: dict[str, Bools], keep: Bools) -> None:
+    def _relax(
+        self, item: int, possible: Bools, rules: dict[str, Bools], late: Bools, keep: Bools
+    ) -> None:
         """Lift pruning rules until something is left, in time if anything was."""
-        aim = possible & rules["false clause"] & ~self.late[item]
+        aim = possible & rules["false clause"] & ~late
         if not aim.any():
             aim = possible
         lifted = list(rules)
@@ -435,10 +459,11 @@ class _Search:
         room = np.where(found.ends, left + 1, left) - strict
         late = np.zeros(found.tokens.shape, dtype=np.bool_)
         tight = np.flatnonzero(self.tracker.whole_need[self.tracker.of] > left - strict)
+        asked = np.array([not one.formula.empty for one in self.live])[:, None]
         if strict:
             late |= room < 0
         if not len(tight):
-            return late
+            return late & asked
         need = self.tracker.need(found.ended, found.judged)
         late |= need > room
         # What has been begun need not be begun again.
@@ -450,12 +475,12 @@ class _Search:
                 place = int(found.places[item, index])
                 counts = found.counts[item, index, : len(formula.caps)]
                 late[item, index] = formula.need_at(place, counts) > room[item, index]
-        return late
+        return late & asked
 
     # -------------------------------------------------------------- 3. group and select
 
     def _order(
-        self, found: _Candidates, keep: Bools, more: Floats | None = None
+        self, found: _Candidates, keep: Bools, late: Bools, more: Floats | None = None
     ) -> tuple[Ints, Ints]:
         """The candidates kept in the order of choice, as indices into (B * N), and their places."""
         chosen = np.flatnonzero(keep)
@@ -473,7 +498,7 @@ class _Search:
         tokens = found.tokens.ravel()[chosen]
         beam = chosen % width // (width // self.scores.shape[1])
         tie = tokens * self.scores.shape[1] + beam
-        order, position = select(item, groups, score, tie, self.late.ravel()[chosen])
+        order, position = select(item, groups, score, tie, late.ravel()[chosen])
         return chosen[order], position
 
     def _progress(self, found: _Candidates, chosen: Ints) -> npt.NDArray[np.float64]:
@@ -534,7 +559,7 @@ class _Search:
         return rows.ravel(), tokens.ravel()
 
     def _go_on_looking_ahead(
-        self, found: _Candidates, keep: Bools, order: Ints, left: int
+        self, found: _Candidates, keep: Bools, late: Bools, order: Ints, left: int
     ) -> torch.Tensor:
         """Choose among a shortlist by what is likely to come; gives the logits after the chosen."""
         import torch
@@ -552,7 +577,8 @@ class _Search:
         device = self.rows.device
         fork = self.rows.fork(torch.from_numpy(rows).to(device))
         logits = fork.step(torch.from_numpy(found.tokens.ravel()[flat]).to(device))
-        wanted = [self._wanted(found, index) for index in flat.tolist()]
+        known: dict[tuple[int, int, bytes], Wanted] = {}
+        wanted = [self._wanted(found, index, known) for index in flat.tolist()]
         h = look_ahead(
             fork,
             logits,
@@ -566,7 +592,7 @@ class _Search:
         more[flat] = h.cpu().numpy()
         listed = (keep & found.ends).ravel()  # these take their turn too, as they do without
         listed[flat] = True
-        order, _ = self._order(found, listed.reshape(found.tokens.shape), more)
+        order, _ = self._order(found, listed.reshape(found.tokens.shape), late, more)
         order = order[~found.ends.ravel()[order]]
         chosen = self._first(order, order // width, self.settings.num_beams)
         self._advance(found, chosen)
@@ -579,15 +605,19 @@ class _Search:
         self.rows.adopt(fork, at)
         return logits[at]
 
-    def _wanted(self, found: _Candidates, index: int) -> Wanted:
+    def _wanted(
+        self, found: _Candidates, index: int, known: dict[tuple[int, int, bytes], Wanted]
+    ) -> Wanted:
         """What a candidate's text still wants, as the tokenizer spells it."""
-        item = index // found.tokens.shape[1]
+        item, place = index // found.tokens.shape[1], int(found.places.ravel()[index])
         formula = self.live[item].formula
         groups = formula.wanted(found.ended.reshape(-1, found.ended.shape[-1])[index])
-        anywhere = [one for g in np.flatnonzero(groups) for one in formula.spellings[g]]
-        begun = formula.begun(int(found.places.ravel()[index]))
-        now = [one.rest for one in begun if groups[one.group]]
-        return Wanted(tuple(dict.fromkeys(anywhere)), tuple(dict.fromkeys(now)))
+        key = (id(formula), place, groups.tobytes())
+        if key not in known:
+            anywhere = [one for g in np.flatnonzero(groups) for one in formula.spellings[g]]
+            now = [one.rest for one in formula.begun(place) if groups[one.group]]
+            known[key] = Wanted(tuple(dict.fromkeys(anywhere)), tuple(dict.fromkeys(now)))
+        return known[key]
 
     # -------------------------------------------------------------- ends
 
@@ -601,6 +631,7 @@ class _Search:
             for beam in np.flatnonzero(np.isfinite(self.scores[at])):
                 log_probability = float(self.scores[at, beam])
                 score = log_probability / max(1, length) ** self.settings.length_penalty
+                score = score if length else -math.inf  # nothing at all could be written
                 tokens = tuple(self.written[at, beam].tolist())
                 unmet = int((~holds[beam]).sum())
                 self.live[at].ended.append(_Ended(unmet, True, score, log_probability, tokens))
@@ -615,7 +646,9 @@ class _Search:
         width = found.tokens.shape[1]
         beams = self.scores.shape[1]
         length = self.written.shape[2] + 1
-        for at in np.flatnonzero((position < size) & (ends | (left == 0))):
+        # Cut at the limit, what ends a text has ended it: not the same text once more.
+        cut = ~np.isin(found.tokens.ravel()[order], self.end_ids) if left == 0 else False
+        for at in np.flatnonzero((position < size) & (ends | cut)):
             index, one = int(order[at]), self.live[int(item[at])]
             log_probability = float(found.scores.ravel()[index])
             written = self.written[int(item[at]), index % width // (width // beams)].tolist()

@@ -59,7 +59,7 @@ class TokenTable:
     Attributes:
         token_bytes: what each token writes.
         eos_token_ids: the tokens that end a text.
-        compiled: what has been compiled for this vocabulary, to be used again.
+        compiled, formulas: what has been compiled for this vocabulary, to be used again.
     """
 
     def __init__(self, token_bytes: Sequence[bytes], eos_token_ids: Iterable[int] = ()) -> None:
@@ -71,6 +71,7 @@ class TokenTable:
         self.token_bytes = tuple(token_bytes)
         self.eos_token_ids = frozenset(int(one) for one in eos_token_ids)
         self.compiled: OrderedDict[Any, Any] = OrderedDict()
+        self.formulas: OrderedDict[Any, Any] = OrderedDict()
         self._completions: dict[tuple[bytes, int], tuple[frozenset[str], bool]] = {}
         if not self.token_bytes:
             raise InputError("expected a vocabulary with at least one token, got none")

@@ -13,15 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from symdistill.decoding.formula import NEVER, CompiledFormula
+from symdistill.decoding.formula import NEVER, STATE, CompiledFormula
 
 __all__ = ["Judged", "Tracker"]
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int16]
-
-_STATE = (1 << 32) - 1
 
 
 class Judged(NamedTuple):
@@ -165,7 +163,7 @@ class Tracker:
         shape = (-1, *[1] * (places.ndim - 1))
         self._settle()
         of = self.of.reshape(shape)
-        total = counts + self._vectors[of, self._pending[of, places & _STATE]]
+        total = counts + self._vectors[of, self._pending[of, places & STATE]]
         caps = self.caps[self.of].reshape(*shape, total.shape[-1])
         return np.asarray(np.minimum(total, caps))
 

@@ -57,7 +57,6 @@ class TransformersRows:
         attention_mask: Tensor | None,
         *,
         max_new_tokens: int,
-        spare: int = 0,
         encoded: Tensor | None = None,
     ) -> TransformersRows:
         """Rows for B prompts of at most T tokens.
@@ -67,7 +66,6 @@ class TransformersRows:
             input_ids: (B, T) prompts; padded on the left for causal models.
             attention_mask: (B, T) 0 at padding, 1 elsewhere; None: no padding.
             max_new_tokens: tokens to make room for.
-            spare: further tokens to make room for, those that a lookahead writes and forgets.
             encoded: (B, T, width) what the encoder made of the prompts, if that is known.
 
         Raises:
@@ -92,13 +90,13 @@ class TransformersRows:
         if encoded is not None:
             extras["encoded"] = encoded.to(model.device)
         prompt = len(start_ids(model)) if encoder_decoder else input_ids.shape[1]
-        capacity = prompt + max_new_tokens + spare
+        capacity = prompt + max_new_tokens
         longest = max(capacity, input_ids.shape[1])
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if positions is not None and longest > positions:
             raise InputError(
                 f"expected at most {positions} tokens, the model's positions; got {longest} "
-                "(prompt, new tokens and lookahead); shorten the prompt or lower max_new_tokens"
+                "(prompt and new tokens); shorten the prompt or lower max_new_tokens"
             )
         return cls(model, input_ids, RowCache(model, len(input_ids), extras, capacity))
 

@@ -45,7 +45,7 @@ demo: $(STAMP) ## Distil: SmolLM2-135M teaches itself about everyday things, int
 	@$(BIN)/$(DEMO) $(ARGS)
 
 test: $(STAMP) ## Run the tests: unit, world, and the fast ones on the embedded models
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## Run the tests that take minutes each
 	@$(BIN)/python -m pytest -m 'slow and not browser' $(ARGS)

@@ -1,4 +1,7 @@
-"""What holds for every test: no network, no download, two threads, the same examples each time."""
+"""What holds for every test: no network, no download, two threads, the same examples each time.
+
+Side by side (`pytest -n 2`), each process has one thread.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ os.environ.update(
     TRANSFORMERS_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
     MPLBACKEND="Agg",
-    OMP_NUM_THREADS="2",
-    MKL_NUM_THREADS="2",
-    OPENBLAS_NUM_THREADS="2",
+    **dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+        "1" if "PYTEST_XDIST_WORKER" in os.environ else "2",
+    ),
 )
 
 import pytest

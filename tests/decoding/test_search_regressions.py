@@ -13,9 +13,10 @@ from symdistill.errors import InputError
 pytestmark = pytest.mark.unit
 torch = pytest.importorskip("torch")
 
+from tests.decoding.toy import ToyRows  # noqa: E402
+
 from symdistill.decoding import CompiledFormula, TokenTable, constrained_generate  # noqa: E402
 from symdistill.decoding.search import SearchSettings, search  # noqa: E402
-from tests.decoding.toy import ToyRows  # noqa: E402
 
 
 class Leaning(ToyRows):
@@ -57,7 +58,7 @@ def test_exact_tokens_that_go_on_with_a_word_are_written(beams: int) -> None:
 
 
 def test_an_end_token_in_a_phrase_is_refused() -> None:
-    table = TokenTable([b"", b" a", b"."], [0])
+    table = TokenTable([b"", b" a", b""], [0])
     formula = CompiledFormula.compile(contains(tokens(1, 2)), table)
     with pytest.raises(InputError, match="no end token inside a phrase, got 2"):
         search(

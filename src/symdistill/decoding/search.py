@@ -192,7 +192,9 @@ def search(
 
 
 def _refuse_ends(formulas: Sequence[CompiledFormula], end_token_ids: Sequence[int]) -> None:
-    ends = set(end_token_ids)
+    """Tokens that end a text and write nothing cannot stand inside one."""
+    written = formulas[0].table.token_bytes if formulas else ()
+    ends = {one for one in end_token_ids if one < len(written) and not written[one]}
     for formula in dict.fromkeys(formulas):
         for clause in formula.clauses:
             for phrase in (each for one in clause.literals for each in one.token_phrases):
@@ -377,7 +379,8 @@ class _Search:
                 row = int(self.places_row[item, beam])
                 key = (formula, row, wanted[item, beam].tobytes())
                 if key not in cached:
-                    found = self.tracker.proposals(row, np.flatnonzero(wanted[item, beam]))
+                    groups = np.flatnonzero(wanted[item, beam])
+                    found = self.tracker.proposals(row, groups, self.end_ids)
                     cached[key] = [one for one in found if one < self.width]
                 rows.append(cached[key])
         out = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
@@ -463,7 +466,7 @@ class _Search:
         if strict:
             late |= room < 0
         if not len(tight):
-            return late & asked
+            return np.asarray(late & asked)
         need = self.tracker.need(found.ended, found.judged)
         late |= need > room
         # What has been begun need not be begun again.
@@ -475,7 +478,7 @@ class _Search:
                 place = int(found.places[item, index])
                 counts = found.counts[item, index, : len(formula.caps)]
                 late[item, index] = formula.need_at(place, counts) > room[item, index]
-        return late & asked
+        return np.asarray(late & asked)
 
     # -------------------------------------------------------------- 3. group and select
 
@@ -631,7 +634,6 @@ class _Search:
             for beam in np.flatnonzero(np.isfinite(self.scores[at])):
                 log_probability = float(self.scores[at, beam])
                 score = log_probability / max(1, length) ** self.settings.length_penalty
-                score = score if length else -math.inf  # nothing at all could be written
                 tokens = tuple(self.written[at, beam].tolist())
                 unmet = int((~holds[beam]).sum())
                 self.live[at].ended.append(_Ended(unmet, True, score, log_probability, tokens))

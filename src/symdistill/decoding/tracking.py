@@ -121,13 +121,16 @@ class Tracker:
         own = self.formulas[formula]
         return own.forbidden(place, counts[: len(own.caps)])
 
-    def proposals(self, row: int, wanted: Ints) -> list[int]:
-        """The tokens that begin or go on with a spelling of some sets' phrases."""
+    def proposals(self, row: int, wanted: Ints, ends: Ints) -> list[int]:
+        """The tokens that begin or go on with a spelling of some sets' phrases.
+
+        One that ends texts is among them only inside a spelling, not as its last token.
+        """
         formula, place = self._of_row[row][:2]
         own = self.formulas[formula]
-        going_on = [one.rest[0] for one in own.begun(place) if one.group in wanted]
-        beginning = [way[0] for group in wanted for way in own.spellings[group]]
-        return list(dict.fromkeys(going_on + beginning))
+        ways = [one.rest for one in own.begun(place) if one.group in wanted]
+        ways += [way for group in wanted for way in own.spellings[group]]
+        return list(dict.fromkeys(way[0] for way in ways if len(way) > 1 or way[0] not in ends))
 
     def look(self, rows: Ints, tokens: Ints) -> tuple[Ints, Counts]:
         """The places after candidate tokens and what they confirm.

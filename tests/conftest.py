@@ -22,6 +22,8 @@ os.environ.update(
     ),
 )
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -36,6 +38,12 @@ settings.register_profile(
     "search", parent=settings.get_profile("ci"), derandomize=False, max_examples=1000
 )
 settings.load_profile("ci")
+
+
+def pytest_configure() -> None:
+    """Side by side, a worker ignores Ctrl-C, which some tests send to themselves."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _embedded(key: str) -> Model:

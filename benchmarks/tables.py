@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, from the committed results: `python -m benchmarks.tables`."""
+"""The tables of the docs, from the committed results: `python -m benchmarks.tables`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from benchmarks.result import FOLDER
 
 def main() -> None:
     """Print every table whose result is there."""
-    for name, table in (("i2d2", i2d2), ("world", world), ("critic", critic)):
+    tables = {"i2d2": i2d2, "world": world, "critic": critic, "neurologic": neurologic}
+    for name, table in tables.items():
         path = FOLDER / f"{name}.json"
         if path.is_file():
             print(f"\n{name}\n")
@@ -66,6 +67,30 @@ def critic(result: dict[str, Any]) -> None:
     for name, found in result["rows"].items():
         auc = _ranged(found, "auc")
         _row(name, auc, *(_two(found.get(key)) for key in keys), f"{found['seconds']:.0f}")
+
+
+def neurologic(result: dict[str, Any]) -> None:
+    """Per device: what constrained decoding costs, and what it brings."""
+    for device, parts in result["rows"].items():
+        print(f"{device}: seconds a sentence, as a multiple of generate(num_beams=k)\n")
+        _row("model", "k", "generate (s)", "ours", "ours, no constraint", "CTranslate2",
+             "greedy lookahead", "bookkeeping")  # fmt: skip
+        _row(*["---"] * 8)
+        for name, one in parts.get("speed", {}).items():
+            ahead = parts.get("lookahead", {}).get(name, {})
+            share = parts.get("bookkeeping", {}).get(name, {}).get("share")
+            _row(one["model"], str(one["beams"]), _two(one["seconds_per_sentence"]["generate"]),
+                 _two(one["overhead"]), _two(one["overhead_empty"]),
+                 _two(one.get("overhead_ctranslate2")), _two(ahead.get("overhead")),
+                 "-" if share is None else f"{100 * share:.1f} %")  # fmt: skip
+        print()
+        _row("system", "beams", "items", "every clause met, ended", "log-probability", "ROUGE-L",
+             "BLEU-4")  # fmt: skip
+        _row(*["---"] * 7)
+        for name, one in parts.get("quality", {}).items():
+            _row(name, str(one["beams"]), str(one["items"]), _ranged(one, "coverage"),
+                 _ranged(one, "log_probability"), _ranged(one, "rouge_l"),
+                 _ranged(one, "bleu_4"))  # fmt: skip
 
 
 def _ranged(row: dict[str, Any], key: str) -> str:

@@ -87,7 +87,8 @@ def neurologic(result: dict[str, Any]) -> None:
         _row("system", "beams", "items", "every clause met, ended", "log-probability", "ROUGE-L",
              "BLEU-4")  # fmt: skip
         _row(*["---"] * 7)
-        for name, one in parts.get("quality", {}).items():
+        whole = (pair for pair in parts.get("quality", {}).items() if "rouge_l" in pair[1])
+        for name, one in whole:
             _row(name, str(one["beams"]), str(one["items"]), _ranged(one, "coverage"),
                  _ranged(one, "log_probability"), _ranged(one, "rouge_l"),
                  _ranged(one, "bleu_4"))  # fmt: skip

@@ -347,16 +347,6 @@ def _prepare(threads: int, *, torch: bool = True) -> None:
 
 
 def _prepare_torch(threads: int) -> None:
-    from symdistill.machine import usable_cores
+    from symdistill.machine import prepare_torch
 
-    try:
-        import torch
-        from transformers.utils import logging
-    except ImportError as error:
-        raise InputError(
-            f"expected the packages that a run on this machine needs; {error.name} is not "
-            "installed; run: pip install 'symdistill[local]'"
-        ) from error
-    torch.set_num_threads(threads or usable_cores())
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    prepare_torch("a run on this machine", threads)

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from symdistill.errors import InputError
+
 NAMED = ("symdistill", "torch", "transformers", "trl", "peft", "accelerate", "numpy", "pyarrow")
 
 
@@ -57,3 +59,23 @@ def _cpu() -> str:
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def prepare_torch(what: str, threads: int | None = None) -> None:
+    """Give torch its threads (all usable cores by default), and keep `transformers` quiet.
+
+    Raises:
+        InputError: the packages that `what` needs are not installed.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        import torch
+        from transformers.utils import logging
+    except ImportError as error:
+        raise InputError(
+            f"expected the packages that {what} needs; {error.name} is not installed; run: "
+            "pip install 'symdistill[local]'"
+        ) from error
+    torch.set_num_threads(threads or usable_cores())
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -515,18 +514,7 @@ def _seeds(said: str) -> list[int]:
 
 
 def _prepare_torch() -> None:
-    from symdistill.machine import usable_cores
+    from symdistill.machine import prepare_torch
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        import torch
-        from transformers.utils import logging
-    except ImportError as error:
-        raise InputError(
-            f"expected the packages that a critic needs; {error.name} is not installed; run: "
-            "pip install 'symdistill[local]'"
-        ) from error
-    torch.set_num_threads(usable_cores())
+    prepare_torch("a critic")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -349,17 +348,6 @@ def _record(number: int, prompt: str, rank: int, found: Hypothesis) -> dict[str,
 
 
 def _prepare_torch() -> None:
-    from symdistill.machine import usable_cores
+    from symdistill.machine import prepare_torch
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        import torch
-        from transformers.utils import logging
-    except ImportError as error:
-        raise InputError(
-            f"expected the packages that decoding needs; {error.name} is not installed; run: "
-            "pip install 'symdistill[local]'"
-        ) from error
-    torch.set_num_threads(usable_cores())
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    prepare_torch("decoding")

@@ -39,6 +39,7 @@ import numpy.typing as npt
 
 from symdistill.constraints import Clause, ClauseStatus, Constraint, Literal, all_of
 from symdistill.decoding.automaton import OTHER, PhraseAutomaton
+from symdistill.decoding.sequences import SEQUENCE_BITS, TokenSequences
 from symdistill.decoding.tokens import TokenTable
 from symdistill.errors import InputError
 
@@ -51,7 +52,8 @@ Counts = npt.NDArray[np.int16]
 MAX_CLAUSES = 1_000  # in one formula
 MAX_SETS = 1_000  # of phrases in one formula
 NEVER = 1_000_000  # tokens; what cannot be written costs that many
-_PARTIAL, _SEQUENCE = 24, 40  # bits of a place: state, partial character, token sequences
+# The bits of a place, from the lowest: state, partial character, node of the token sequences.
+_PARTIAL, _SEQUENCE = 24, 63 - SEQUENCE_BITS
 STATE = (1 << _PARTIAL) - 1
 
 
@@ -141,7 +143,7 @@ class CompiledFormula:
             for pattern in patterns:
                 members.setdefault(pattern, []).append(index)
         self._automaton = PhraseAutomaton(list(members), list(members.values()))  # type: ignore[arg-type]
-        self._sequences = _Sequences([sequences for _, sequences in sets], table)
+        self._sequences = TokenSequences([sequences for _, sequences in sets], table)
         self._vectors: list[Counts] = []
         self._vector_index: dict[bytes, int] = {}
         padded = np.zeros((len(self._automaton.matches), len(sets)), dtype=np.int16)
@@ -584,59 +586,6 @@ class CompiledFormula:
         return places if holds[self._purely_negative].all() else None
 
 
-class _Sequences:
-    """Exact token sequences as an automaton (Aho and Corasick) over token ids."""
-
-    def __init__(self, of: Sequence[Sequence[tuple[int, ...]]], table: TokenTable) -> None:
-        self.of = of  # for each of the G sets
-        self._children: list[dict[int, int]] = [{}]
-        ends: list[dict[int, int]] = [{}]  # node -> group -> matches that end there
-        for group, sequences in enumerate(of):
-            for sequence in sequences:
-                node = 0
-                for token in sequence:
-                    _check_token(token, sequence, table)
-                    if token not in self._children[node]:
-                        self._children[node][token] = len(self._children)
-                        self._children.append({})
-                        ends.append({})
-                    node = self._children[node][token]
-                ends[node][group] = ends[node].get(group, 0) + 1
-        if len(self._children) >> 63 - _SEQUENCE:
-            raise InputError(
-                f"expected token sequences of at most {1 << 63 - _SEQUENCE:,} tokens in all; "
-                "use fewer or shorter ones"
-            )
-        self.tokens = sorted({one for each in of for sequence in each for one in sequence})
-        self._fallback = [0] * len(self._children)
-        queue = list(self._children[0].values())
-        for node in queue:
-            for token, child in self._children[node].items():
-                fallback = self._next(self._fallback[node], token)
-                self._fallback[child] = fallback
-                for group, count in ends[fallback].items():
-                    ends[child][group] = ends[child].get(group, 0) + count
-                queue.append(child)
-        self._ends: list[Ints | None] = []
-        for each in ends:
-            vector = np.zeros(len(of), dtype=np.int64)
-            for group, count in each.items():
-                vector[group] = count
-            self._ends.append(vector if each else None)
-
-    def advance(self, node: int, token: int) -> tuple[int, Ints | None]:
-        """The node after a token, and what ends there: (G,), None where nothing does."""
-        if len(self._children) == 1:
-            return 0, None
-        node = self._next(node, token)
-        return node, self._ends[node]
-
-    def _next(self, node: int, token: int) -> int:
-        while node and token not in self._children[node]:
-            node = self._fallback[node]
-        return self._children[node].get(token, 0)
-
-
 _KEPT = 64  # formulas kept for each vocabulary, about 30 bytes a token each
 _NO_TOKENS = np.zeros(0, dtype=np.int64)
 
@@ -677,19 +626,6 @@ def _token_span(ends: Sequence[int], start: int, end: int) -> tuple[int, int]:
     """The tokens that wrote text[start:end]: [first, behind the last)."""
     first = int(np.searchsorted(ends, start, side="right"))
     return first, int(np.searchsorted(ends, end)) + 1
-
-
-def _check_token(token: int, sequence: Sequence[int], table: TokenTable) -> None:
-    if not 0 <= token < len(table):
-        raise InputError(
-            f"expected tokens below {len(table):,} (the vocabulary), got {token} in "
-            f"tokens{tuple(sequence)}"
-        )
-    if token in table.eos_token_ids:
-        raise InputError(
-            f"expected no end token inside a phrase, got {token}, which ends a text, in "
-            f"tokens{tuple(sequence)}; take it out"
-        )
 
 
 def _longest_pieces(table: TokenTable) -> Callable[[str], Sequence[int]]:

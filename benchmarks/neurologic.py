@@ -7,8 +7,9 @@ other tokenizer is at hand, and what it writes means nothing.
 
     speed        seconds per sentence / those of `model.generate(num_beams=k, do_sample=False,
                  early_stopping=False, length_penalty=1.0)`, batch 8; both write exactly
-                 `--tokens` tokens, no end allowed before. `overhead_empty` is ours without
-                 constraints, `ctranslate2` its beam search where it is installed (float32)
+                 `--tokens` tokens, no end allowed before
+    anatomy      the same on 8 items: ours without constraints (`empty`), both up to the first
+                 token, CTranslate2's beam search (float32) where it is installed
     natural      the same where texts may end; ours ends only when every clause is met
     lookahead    the speed once more with greedy lookahead, l = 5, shortlist 2k, on 16 items
     bookkeeping  the search's own time with constraints minus that without, over a step's time
@@ -141,6 +142,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, default=Path("../shared/data"))
     options.add_argument("--items", type=int, default=64)
     options.add_argument("--lookahead-items", type=int, default=16)
+    options.add_argument("--anatomy-items", type=int, default=8)
     options.add_argument("--beams", type=int, nargs="+", default=[4, 8, 20])
     options.add_argument("--quality-beams", type=int, default=8)
     options.add_argument(
@@ -284,6 +286,18 @@ MODELS: dict[str, Callable[[argparse.Namespace], Bench]] = {
 def speed(bench: Bench, keep: Keeping) -> None:
     """Both write the same number of tokens, so they compute the same number of steps."""
     pinned = {"min_new_tokens": bench.given.tokens}
+    for beams in bench.given.beams:
+        systems = {
+            "generate": lambda batch, k=beams: bench.beam_search(batch, k, **pinned),
+            "ours": lambda batch, k=beams: bench.decode(batch, k, **pinned),
+        }
+        row = compare(bench, systems, beams, bench.given.items)
+        keep("speed", f"{bench.name} k={beams}", row)
+
+
+def anatomy(bench: Bench, keep: Keeping) -> None:
+    """Where the time goes, on fewer items: without constraints, to the first token, CTranslate2."""
+    pinned = {"min_new_tokens": bench.given.tokens}
     first = {"min_new_tokens": 1, "max_new_tokens": 1}
     for beams in bench.given.beams:
         systems = {
@@ -296,13 +310,13 @@ def speed(bench: Bench, keep: Keeping) -> None:
         fast = ctranslate2(bench, beams)
         if fast is not None:
             systems["ctranslate2"] = fast
-        row = compare(bench, systems, beams, bench.given.items)
+        row = compare(bench, systems, beams, bench.given.anatomy_items)
         spent = {name: np.array(values) for name, values in row["seconds"].items()}
         behind = (spent["ours"] - spent["ours_first"]) / (
             spent["generate"] - spent["generate_first"]
         )
         row["overhead_behind_prompt"] = float(np.median(behind))
-        keep("speed", f"{bench.name} k={beams}", row)
+        keep("anatomy", f"{bench.name} k={beams}", row)
 
 
 def natural(bench: Bench, keep: Keeping) -> None:
@@ -700,25 +714,31 @@ class Texts:
 def log_probabilities(
     bench: Bench, items: Sequence[Item], tokens: Sequence[list[int]]
 ) -> list[float]:
-    """Log-probability of each item's tokens behind its prompt, computed without a cache."""
+    """Log-probability of each item's tokens behind its prompt, which is read once an item."""
     import torch
+    from transformers import DynamicCache
 
-    found = []
-    for start in range(0, len(items), BATCH):
-        asked = [
-            bench.tokenizer(one)["input_ids"] for one in bench.prompts(items[start : start + BATCH])
-        ]
-        written = tokens[start : start + BATCH]
-        rows = [before + after for before, after in zip(asked, written, strict=True)]
-        ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
-        for i, row in enumerate(rows):  # padded on the right: nothing attends to what follows it
-            ids[i, : len(row)] = torch.tensor(row)
+    found = [0.0] * len(items)
+    of_item: dict[str, list[int]] = defaultdict(list)
+    for row, item in enumerate(items):
+        of_item[item.id].append(row)
+    for rows in of_item.values():
+        (asked,) = bench.prompts([items[rows[0]]])
+        before = bench.tokenizer(asked, return_tensors="pt").to(bench.model.device)["input_ids"]
+        # Padded on the right: nothing attends to what follows it.
+        written = torch.zeros((len(rows), max(len(tokens[row]) for row in rows)), dtype=torch.long)
+        for i, row in enumerate(rows):
+            written[i, : len(tokens[row])] = torch.tensor(tokens[row])
+        written = written.to(bench.model.device)
         with torch.inference_mode():
-            logits = bench.model(ids.to(bench.model.device)).logits
-        for i, (before, row) in enumerate(zip(asked, rows, strict=True)):
-            after = logits[i, len(before) - 1 : len(row) - 1].float().log_softmax(-1).cpu()
-            picked = after.gather(1, ids[i, len(before) : len(row), None])
-            found.append(float(picked.sum()))
+            cache = DynamicCache(config=bench.model.config)
+            first = bench.model(before, past_key_values=cache, logits_to_keep=1).logits
+            cache.batch_repeat_interleave(len(rows))
+            after = bench.model(written[:, :-1], past_key_values=cache).logits
+        logits = torch.cat([first.expand(len(rows), -1, -1), after], dim=1).float()
+        picked = logits.log_softmax(-1).gather(2, written[..., None])[..., 0].cpu()
+        for i, row in enumerate(rows):
+            found[row] = float(picked[i, : len(tokens[row])].sum())
     return found
 
 
@@ -740,7 +760,7 @@ def counting(model: Any) -> Iterator[list[int]]:
 
 
 PARTS: dict[str, Callable[..., None]] = {
-    "speed": speed, "natural": natural, "lookahead": lookahead, "bookkeeping": bookkeeping,
+    "speed": speed, "anatomy": anatomy, "natural": natural, "lookahead": lookahead, "bookkeeping": bookkeeping,
     "quality": quality, "growth": growth, "hits": hits,
 }  # fmt: skip
 ALONE = {"growth", "hits"}  # need no model

@@ -78,10 +78,11 @@ def neurologic(result: dict[str, Any]) -> None:
         _row(*["---"] * 8)
         for name, one in parts.get("speed", {}).items():
             ahead = parts.get("lookahead", {}).get(name, {})
+            detail = parts.get("anatomy", {}).get(name, {})
             share = parts.get("bookkeeping", {}).get(name, {}).get("share")
             _row(one["model"], str(one["beams"]), _two(one["seconds_per_sentence"]["generate"]),
-                 _two(one["overhead"]), _two(one["overhead_empty"]),
-                 _two(one.get("overhead_ctranslate2")), _two(ahead.get("overhead")),
+                 _two(one["overhead"]), _two(detail.get("overhead_empty")),
+                 _two(detail.get("overhead_ctranslate2")), _two(ahead.get("overhead")),
                  "-" if share is None else f"{100 * share:.1f} %")  # fmt: skip
         print()
         _row("system", "beams", "items", "every clause met, ended", "log-probability", "ROUGE-L",

@@ -760,8 +760,8 @@ def counting(model: Any) -> Iterator[list[int]]:
 
 
 PARTS: dict[str, Callable[..., None]] = {
-    "speed": speed, "anatomy": anatomy, "natural": natural, "lookahead": lookahead, "bookkeeping": bookkeeping,
-    "quality": quality, "growth": growth, "hits": hits,
+    "speed": speed, "anatomy": anatomy, "natural": natural, "lookahead": lookahead,
+    "bookkeeping": bookkeeping, "quality": quality, "growth": growth, "hits": hits,
 }  # fmt: skip
 ALONE = {"growth", "hits"}  # need no model
 

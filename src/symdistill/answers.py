@@ -1,25 +1,27 @@
-"""Answers: the kinds there are, the one spelling of each, and what chance alone would get right.
+r"""Answers: the kinds there are, the one spelling of each, and what chance alone would get right.
 
 A question is an `Item` of kind "question". Its `text` is the question without its options; its
 fields hold `answer_kind` (one of `ANSWER_KINDS`) and, for kind "choice", `choices` (the options'
 texts in order); its `gold` is the right answer in canonical spelling, or None where it is unknown.
 
     kind            canonical          also read
-    number          "1234", "-0.5"     "$1,234.", "42.0", "3/4", "60%", LaTeX left as it is
+    number          "1234", "-0.5"     "$1,234.", "42.0", "60%", "twelve"; "3/4" and "(84 / 2)"
+                    "1/3"              by their value; other LaTeX is left as it is
     choice          "B"                "(b)", "b.", "2" where no option says so, the option's text
     yes_no          "yes"              "Yes.", "no"; "true" and "false" are not read
     true_false      "true"             "True"
     valid_invalid   "invalid"          "Invalid."
-    text            "yajc"             as it is, quotes and a final stop off
+    text            "yajc"             as it is, quotes and a final stop off; brackets stay
 
-What it does not do: find an answer in a longer text (the verifiers do), or compare expressions.
+A number is exact: a decimal where it ends, else a fraction in lowest terms. What it does not do:
+find an answer in a longer text, or simplify roots and symbols (the verifiers do both).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Literal, get_args
 
 from symdistill.records import Item, normalise
@@ -34,9 +36,34 @@ PAIRS: dict[str, tuple[str, str]] = {
 """The kinds with two answers, and these."""
 
 MAX_CHOICES = 26
+MAX_NUMBER = 200  # characters; a longer number is a fault of the text
+MAX_DEPTH = 50  # brackets in an expression
 _WRAPPED = re.compile(r"^[\s(\[{*_'\"“‘`]+|[\s)\]}*_'\"”’`.,:;!]+$")
-_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+−]?\.\d+")
-_UNITS = re.compile(r"^[^\d\s.\-+−]{1,3}\s*(?=[-+−.\d])|\s*(?:%|°)$")
+_QUOTED = re.compile(r"^[\s*_'\"“‘`]+|[\s*_'\"”’`.,:;!]+$")
+_PLAIN = (  # how LaTeX and print write what is computed here
+    (re.compile(r"\\[()\[\]]|\\(?:left|right|text|mathrm)(?![a-z])|\\[,;!% ]|[$€£¥°%]"), ""),
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(r"\\(?:times|cdot)(?![a-z])|[×·∙]"), "*"),
+    (re.compile(r"\\div(?![a-z])|÷"), "/"),
+    (re.compile(r"[−–]"), "-"),
+    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"(?<![\d./])(\d+)\s+(\d+/\d+)(?![\d.])"), r"(\1+\2)"),  # 1 1/2
+)
+_TOKEN = re.compile(r"\s*(?:((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,2})?)|([-+*/()]))")
+_SYMBOLS = re.compile(
+    r"(?:\\[a-zA-Z]+|[\d\s+\-*/^_={}()\[\].,!|]|(?<![a-zA-Z])[a-zA-Z](?![a-zA-Z]))+"
+)
+_SMALL = re.findall(
+    r"\w+",
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen",
+)
+_TENS = re.findall(r"\w+", "twenty thirty forty fifty sixty seventy eighty ninety")
+NUMBER_WORDS = {word: i for i, word in enumerate(_SMALL)} | {
+    f"{tens}{f'-{unit}' if unit else ''}": 20 + 10 * i + j
+    for i, tens in enumerate(_TENS)
+    for j, unit in enumerate(["", *_SMALL[1:10]])
+}
 
 
 def kind_of(item: Item) -> AnswerKind:
@@ -69,27 +96,47 @@ def canonical(kind: AnswerKind, text: str, choices: Sequence[str] = ()) -> str |
     if kind == "number":
         return number(text)
     if kind == "text":
-        return " ".join(bare.split()) or None
+        return " ".join(_QUOTED.sub("", text).split()) or None
     word = bare.casefold()
     return word if word in PAIRS[kind] else None
 
 
 def number(text: str) -> str | None:
-    """A decimal number in its shortest spelling ("1234", "-0.5"); None: the text is none.
+    r"""A number in its one spelling ("1234", "-0.5", "1/3"); None: the text is none.
 
-    A currency sign before it and a percent or degree sign behind it are dropped.
+    Sums, products and fractions are computed, currency and percent signs dropped. LaTeX beyond
+    that ("2\sqrt{3}") is returned with its white space single.
     """
-    bare = _UNITS.sub("", _WRAPPED.sub("", text.strip()))
-    sign = "-" if text.strip().startswith(("-", "−")) and not bare.startswith(("-", "−")) else ""
-    if not _NUMBER.fullmatch(bare):
+    if len(text) > MAX_NUMBER:
         return None
-    try:
-        value = Decimal(sign + bare.replace(",", "").replace("−", "-"))
-    except InvalidOperation:
+    bare = _QUOTED.sub("", text.strip().rstrip("."))
+    plain = bare
+    for pattern, put in _PLAIN:
+        plain = pattern.sub(put, plain)
+    plain = plain.strip().rstrip(".")
+    value = _computed(plain)
+    if value is None and plain.casefold().replace(" ", "-") in NUMBER_WORDS:
+        value = Fraction(NUMBER_WORDS[plain.casefold().replace(" ", "-")])
+    if value is not None:
+        return spelt(value)
+    if re.search(r"\\[a-zA-Z]", bare) and _SYMBOLS.fullmatch(plain):
+        return " ".join(bare.replace("$", "").split())
+    return None
+
+
+def spelt(value: Fraction) -> str | None:
+    """The one spelling of a number; None where it takes more than `MAX_NUMBER` characters."""
+    top, bottom = value.numerator, value.denominator
+    places = bottom.bit_length()  # enough digits behind the point for any decimal that ends
+    if abs(top).bit_length() + places > 3 * MAX_NUMBER:
         return None
-    if value == value.to_integral_value():
-        return str(int(value))
-    return format(value.normalize(), "f")
+    if 10**places % bottom:
+        text = f"{top}/{bottom}"
+    else:
+        digits = str(abs(top) * 10**places // bottom).zfill(places + 1)
+        decimal = f"{digits[:-places]}.{digits[-places:]}".rstrip("0").rstrip(".")
+        text = f"-{decimal}" if top < 0 else decimal
+    return text if len(text) <= MAX_NUMBER else None
 
 
 def chance_of(item: Item) -> float:
@@ -105,6 +152,53 @@ def shown(item: Item, answer: str) -> str:
     return f"({answer})" if kind_of(item) == "choice" else answer
 
 
+def _computed(text: str) -> Fraction | None:
+    """The exact value of an expression of + - * / and brackets; None: it is none."""
+    if text.count("(") > MAX_DEPTH:
+        return None
+    tokens: list[str | Fraction] = []
+    place = 0
+    while place < len(text):
+        found = _TOKEN.match(text, place)
+        if not found:
+            return None
+        tokens.append(Fraction(found[1]) if found[1] else found[2])
+        place = found.end()
+    tokens.reverse()  # taken from the end
+    try:
+        value = _sum(tokens)
+    except (IndexError, ZeroDivisionError):
+        return None
+    return None if tokens else value
+
+
+def _sum(tokens: list[str | Fraction]) -> Fraction:
+    value = _product(tokens)
+    while tokens and tokens[-1] in ("+", "-"):
+        value += _product(tokens) if tokens.pop() == "+" else -_product(tokens)
+    return value
+
+
+def _product(tokens: list[str | Fraction]) -> Fraction:
+    value = _one(tokens)
+    while tokens and tokens[-1] in ("*", "/"):
+        value = value * _one(tokens) if tokens.pop() == "*" else value / _one(tokens)
+    return value
+
+
+def _one(tokens: list[str | Fraction]) -> Fraction:
+    sign = 1
+    while tokens[-1] in ("+", "-"):
+        sign = -sign if tokens.pop() == "-" else sign
+    first = tokens.pop()
+    if isinstance(first, Fraction):
+        return sign * first
+    value = _sum(tokens) if first == "(" else Fraction(0)
+    if first != "(" or tokens.pop() != ")":
+        raise IndexError
+    return sign * value
+
+
 def _choice(text: str, bare: str, choices: Sequence[str]) -> str | None:
     wanted = normalise(text)
     same = [i for i, choice in enumerate(choices) if normalise(choice) == wanted]
@@ -113,7 +207,7 @@ def _choice(text: str, bare: str, choices: Sequence[str]) -> str | None:
     if len(bare) == 1 and bare.isascii() and bare.isalpha():
         place = ord(bare.upper()) - ord("A")
         return letter(place) if place < len(choices) else None
-    if bare.isascii() and bare.isdigit() and 1 <= int(bare) <= len(choices):
+    if re.fullmatch(r"[0-9]{1,2}", bare) and 1 <= int(bare) <= len(choices):
         return letter(int(bare) - 1)
     begun = re.fullmatch(r"\(?([A-Za-z])[).:]\s*(.+)", text, flags=re.DOTALL)
     if begun:  # "(b) swim"

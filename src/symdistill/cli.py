@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 
 from symdistill import __version__
+from symdistill.commands.answer import answer
 from symdistill.commands.audit import audit
 from symdistill.commands.certify import certify
 from symdistill.commands.critic import app as critic
@@ -238,6 +239,7 @@ app.command(rich_help_panel=LINES)(audit)
 app.command(rich_help_panel=LINES)(withdraw)
 app.add_typer(critic, name="critic", rich_help_panel=LINES)
 app.command()(decode)
+app.command()(answer)
 
 
 @app.command()

@@ -22,6 +22,7 @@ SUMMARIES = {
     "ask": "a table of questions -> a teacher -> a table of what it said",
     "i2d2": "statements from a weak model, under constraints, a critic and self-imitation (I2D2)",
     "skd": "triples, a critic, and a student per filter level (Symbolic Knowledge Distillation)",
+    "scotd": "chains of thought, checked, and students that reason (Symbolic CoT Distillation)",
 }
 """The recipes there are, and what each does."""
 
@@ -45,6 +46,11 @@ def recipe(name: str) -> tuple[type[Config], Callable[..., dict[str, Any]]]:
         from symdistill.recipes.skd import skd
 
         return SKDConfig, skd
+    if name == "scotd":
+        from symdistill.recipes._scotd_settings import ScotdConfig
+        from symdistill.recipes.scotd import scotd
+
+        return ScotdConfig, scotd
     raise InputError(
         f"expected a recipe among {', '.join(SUMMARIES)}; got {name!r}; see `symdistill recipes`"
     )
@@ -131,6 +137,8 @@ def write_report(folder: Path) -> Path:
         from symdistill.recipes._answers import write_report as write
     elif recipe == "skd":
         from symdistill.recipes._skd_page import write_report as write
+    elif recipe == "scotd":
+        from symdistill.recipes._scotd_page import write_report as write
     else:
         from symdistill.reporting import write_report as write
     return write(folder)
@@ -144,6 +152,8 @@ def summary(
         from symdistill.recipes._answers import console_summary as say
     elif metrics.get("recipe") == "skd":
         from symdistill.recipes._skd_page import console_summary as say
+    elif metrics.get("recipe") == "scotd":
+        from symdistill.recipes._scotd_page import console_summary as say
     else:
         from symdistill.reporting import console_summary as say
     return say(metrics, report=report, next_commands=next_commands)
@@ -161,6 +171,12 @@ def calls(config: Config) -> list[RoleCalls] | str:
         from symdistill.recipes.skd import skd_calls
 
         return skd_calls(config)
+    from symdistill.recipes._scotd_settings import ScotdConfig
+
+    if isinstance(config, ScotdConfig):
+        from symdistill.recipes.scotd import scotd_calls
+
+        return scotd_calls(config)
     from symdistill.recipes.i2d2 import I2D2Config
 
     assert isinstance(config, I2D2Config)

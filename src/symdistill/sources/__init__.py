@@ -2,6 +2,7 @@
 
 concepts.py   lists of concepts and goals -> Item
 questions.py  tables of questions -> Item, and the prompt that each becomes
+problems.py   tables of questions whose answers can be checked -> Item
 forms.py      number, plural, article and gerund where a list does not give them
 prompts.py    Item -> prompts that a language model continues, and back to statements
 

@@ -1,0 +1,152 @@
+"""Are two answers the same? Numbers by value, LaTeX by `math-verify`, words as they are.
+
+Takes the kind of the answers and two of them, the gold one first; gives True, False, or None where
+it could not be decided in time. Decimals and fractions are compared exactly, without any library.
+Only where a root or a symbol is left is math-verify asked (https://pypi.org/project/math-verify,
+the extra `answers`), in a process of its own: its own time limit rests on a signal that only the
+main thread may set. Costs microseconds; math-verify's process about a second to start, once, then
+some milliseconds a pair.
+
+What it does not do: accept a rounded number (0.33 is not 1/3), or run what it reads.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import threading
+import unicodedata
+from functools import lru_cache
+
+from symdistill.answers import AnswerKind, canonical, number
+from symdistill.errors import InputError
+
+TIME_LIMIT_SECONDS = 5.0
+START_LIMIT_SECONDS = 60.0
+MAX_MEMORY_BYTES = 4 << 30
+
+
+def equal(kind: AnswerKind, gold: str, answer: str) -> bool | None:
+    """Whether an answer says what the gold one says; None: the comparison did not end.
+
+    Options are compared by their letters; `check` also knows options of the same text.
+
+    Raises:
+        InputError: one of them is LaTeX and math-verify is not installed.
+    """
+    if key(kind, gold) == key(kind, answer):
+        return True
+    if kind != "number" or not ("\\" in gold or "\\" in answer):
+        return False
+    return _by_math_verify(gold, answer)
+
+
+def key(kind: AnswerKind, answer: str) -> str:
+    """What two answers that are the same without any computing have in common.
+
+    In texts, case, quotes, commas and white space make no difference: "] }" is "]}".
+    """
+    if kind == "number":
+        return number(answer) or answer.strip()
+    if kind == "choice":
+        return answer.strip(" ().").upper()
+    folded = unicodedata.normalize("NFKC", canonical("text", answer) or "").casefold()
+    return re.sub(r"[\s,'\"‘’“”`]+", "", folded)
+
+
+# -- math-verify, in a process of its own -------------------------------------------------------
+
+
+class _Worker:
+    """One process that answers one pair after another, and is killed when it takes too long."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, gold: str, answer: str, seconds: float) -> bool | None:
+        """Its answer; None: none came in time, or the process died."""
+        with self._lock:
+            try:
+                process = self._process or self._start()
+                return self._exchange(process, [gold, answer], seconds)
+            except (OSError, ValueError):  # the process went away, or wrote half a line
+                self._stop()
+                return None
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> subprocess.Popen[str]:
+        program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+        self._exchange(self._process, ["1", "1"], START_LIMIT_SECONDS)
+        return self._process
+
+    @staticmethod
+    def _exchange(process: subprocess.Popen[str], pair: list[str], seconds: float) -> bool:
+        if process.stdin is None or process.stdout is None:
+            raise OSError("the process has no pipes")
+        timer = threading.Timer(seconds, process.kill)  # ends the reading below
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(pair) + "\n")
+            process.stdin.flush()
+            return bool(json.loads(process.stdout.readline()))
+        finally:
+            timer.cancel()
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+_WORKER = _Worker()
+atexit.register(_WORKER.close)
+
+
+@lru_cache(maxsize=1)
+def _installed() -> bool:
+    return importlib.util.find_spec("math_verify") is not None
+
+
+def _by_math_verify(gold: str, answer: str) -> bool | None:
+    if not _installed():
+        raise InputError(
+            f"expected math-verify, to compare {gold[:40]!r} with {answer[:40]!r}; got no such "
+            "package; do: pip install 'symdistill[answers]'"
+        )
+    return _WORKER.ask(gold, answer, TIME_LIMIT_SECONDS)
+
+
+def _serve() -> None:
+    """The process: a pair of answers in, true or false out, a line each."""
+    import math_verify
+
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    except (ImportError, ValueError, OSError):
+        pass  # no such limit on this system; the time limit holds
+    for line in sys.stdin:
+        gold, answer = (
+            math_verify.parse(f"${one}$", parsing_timeout=None) for one in json.loads(line)
+        )
+        same = bool(gold and answer) and math_verify.verify(gold, answer, timeout_seconds=None)
+        print(json.dumps(bool(same)), flush=True)

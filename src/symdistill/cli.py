@@ -27,6 +27,7 @@ from symdistill.commands.audit import audit
 from symdistill.commands.certify import certify
 from symdistill.commands.critic import app as critic
 from symdistill.commands.decode import decode
+from symdistill.commands.export import export
 from symdistill.commands.label import label
 from symdistill.commands.plan import plan
 from symdistill.commands.withdraw import withdraw
@@ -240,6 +241,7 @@ app.command(rich_help_panel=LINES)(withdraw)
 app.add_typer(critic, name="critic", rich_help_panel=LINES)
 app.command()(decode)
 app.command()(answer)
+app.command()(export)
 
 
 @app.command()

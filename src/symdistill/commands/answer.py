@@ -64,32 +64,13 @@ def _of_run(
     Raises:
         InputError: no such run, no such student, or a question that it cannot read.
     """
-    from symdistill.config import load_config
-    from symdistill.recipes import recipe_of
-    from symdistill.recipes._scotd_settings import ScotdConfig
+    from symdistill.recipes._scotd_runs import read_run
     from symdistill.records import Item
     from symdistill.tables import iter_records
 
-    path = run / "config.yaml"
-    if not path.is_file() or recipe_of(path) != "scotd":
-        raise InputError(
-            f"expected the folder of a run of scotd at {run}; there is none; make one with "
-            "`symdistill run scotd`"
-        )
-    config = load_config(path, ScotdConfig)
-    students = {}
-    for step in sorted(
-        (run / "students").glob("*/step.json"), key=lambda one: int(one.parent.name)
-    ):
-        notes = json.loads(step.read_text("utf-8"))["notes"]
-        students[notes["arm"], notes["seed"]] = step.parent
-    if not students:
-        raise InputError(f"expected a run with students at {run}; it has none; let it end first")
-    name = arm or next(iter(students))[0]
-    seeds = [one for one in students if one[0] == name and seed in (None, one[1])]
-    if not seeds:
-        known = ", ".join(f"{one} (seed {number})" for one, number in students)
-        raise InputError(f"expected a student of {run} among {known}; got {name!r}, seed {seed}")
+    found = read_run(run)
+    name = found.arm(arm)
+    folder = found.student(name, seed)
     kinds = {
         item.fields["answer_kind"] for item in iter_records(run / "tables" / "items.parquet", Item)
     }
@@ -102,7 +83,7 @@ def _of_run(
     if not question.strip():
         raise InputError("expected a question; got none; write it in quotes")
     fields = {"answer_kind": kind, **({"choices": list(choices)} if choices else {})}
-    return config, name, students[seeds[0]], Item.make("question", question.strip(), fields=fields)
+    return found.config, name, folder, Item.make("question", question.strip(), fields=fields)
 
 
 def _ask(config: ScotdConfig, name: str, folder: Path, item: Item, votes: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Takes for every question whether its answer was right, (N,) or for several seeds (S, N); gives
 shares and differences with 95 % intervals, p-values, and what could be seen at all. Costs
-milliseconds.
+milliseconds; for 10,000 answers in 2,000 groups about a second.
 
 What                       How
 one share                  Wilson's score interval (1927)

@@ -167,9 +167,9 @@ def source_mark(source: str) -> str:
 
 
 def question_text(item: Item) -> str:
-    """A question with its options, on one line: what is compared with other texts."""
+    """A question with its options: what is compared with other texts."""
     options = (f"({letter(k)}) {one}" for k, one in enumerate(choices_of(item)))
-    return " ".join([item.text, *options])
+    return "\n".join([item.text, *options])
 
 
 def _worked(item: Item, chain: str, form: ReasoningFormat) -> str:

@@ -224,7 +224,8 @@ def arms(config: ScotdConfig, said: Sequence[Said], test: Sequence[Item]) -> lis
             "cost": answering_cost(shape, rows),
         }
         if len(set(groups)) < len(groups):
-            both = consistency(right[0], groups)
+            of_seed = [f"{seed} {group}" for seed in range(len(mine)) for group in groups]
+            both = consistency(right.ravel(), of_seed)
             row["consistency"] = both.share
             row["consistency_interval"] = [both.low, both.high]
         if mine[0].votes:

@@ -1,0 +1,282 @@
+"""SCoTD against learning answers alone, and against one chain a question.
+
+    python -m benchmarks.reasoning --task world [--seed 1 2 3] [--size 200]
+    python -m benchmarks.reasoning --task primary --data FOLDER [--tokens 100000] [--questions 500]
+    python -m benchmarks.reasoning --task exploratory --data FOLDER
+
+world        a synthetic world in which every step can be checked (worlds/reasoning.py). Its noisy
+             teacher writes chains of the training questions, a tiny model that was trained on the
+             world's rules is the student. Beside the arms: of the chains that each filter keeps,
+             the share that is right for a wrong reason; and each filter at equal budget.
+primary      last-letter concatenation and tracking of three shuffled objects: chains of
+             gpt-3.5-turbo-instruct for training, test questions by a program (worlds/puzzles.py).
+             THE PRIMARY ENDPOINT, named before the first run: accuracy of `scotd` minus that of
+             `answer_only`, greedy answers, over the questions of both tasks and the training
+             seeds. All else is exploratory, `scotd` minus `one_chain` among it.
+exploratory  correct-only chains of PaLM-540B (CommonsenseQA, SVAMP), Codex (BIG-Bench Hard) and
+             gpt-3.5 (date, StrategyQA); a development part is held out by question.
+
+All arms of a task read the same number of tokens (`--tokens`). Each job is a run of the recipe
+under `--out` and is resumed there; the figures of a job enter benchmarks/results/reasoning.json as
+soon as they are there, beside those of other tasks. The last line printed is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.result import FOLDER, commit, finish
+from symdistill.datafiles import write_rows
+from symdistill.evaluation.accuracy import accuracy, paired_over_seeds
+from symdistill.recipes import run_recipe
+from symdistill.recipes._scotd_asking import read_questions
+from symdistill.recipes._scotd_settings import ScotdConfig
+from symdistill.students.reasoning_views import ReasoningFormat, student_prompt
+
+RESULT = FOLDER / "reasoning.json"
+ARMS = {
+    "scotd": {"objective": "scotd"},
+    "one_chain": {"objective": "one_chain"},
+    "answer_only": {"objective": "answer_only"},
+}
+PRIMARY = ("last_letter", "shuffled")
+EXPLORATORY = {
+    "cqa": "palm540b__cqa",
+    "svamp": "palm540b__svamp",
+    "date": "gpt35__date",
+    "strategyqa": "gpt35__strategyqa",
+}
+LIMIT = 1000  # training questions of an exploratory task
+
+
+def main() -> None:
+    """Run a task and print its headline."""
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--task", choices=["world", "primary", "exploratory"], required=True)
+    options.add_argument("--data", type=Path, default=Path("../shared/data"))
+    options.add_argument("--only", nargs="+", help="some of the task's jobs")
+    options.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="of training")
+    options.add_argument("--size", type=int, default=300, help="training questions of a world")
+    options.add_argument("--questions", type=int, default=500, help="test questions of a job")
+    options.add_argument("--tokens", type=int, default=None, help="that each student reads")
+    options.add_argument("--vote", type=int, default=0)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--out", type=Path, default=Path("runs/bench-reasoning"))
+    given = options.parse_args()
+    if given.task != "world" and not (given.data / "rationales").is_dir():
+        raise SystemExit(f"expected a folder rationales/ under {given.data}; give --data FOLDER")
+
+    from symdistill.machine import prepare_torch
+
+    prepare_torch("this benchmark", given.threads)
+    TASKS[given.task](given)
+
+
+# ------------------------------------------------------------------ tasks
+
+
+def primary(given: argparse.Namespace) -> None:
+    """Both tasks with all arms; then the endpoint over both."""
+    for task in given.only or PRIMARY:
+        keep("primary", task, job(task, given, public_task(task, given)), given)
+    rows = known().get("primary", {})
+    found = {}
+    for other in ("answer_only", "one_chain"):
+        a, b = (together([rows[task] for task in PRIMARY if task in rows], name)
+                for name in ("scotd", other))  # fmt: skip
+        found[f"scotd_minus_{other}"] = differ(a, b)
+    tell({"task": "primary", "tasks": sorted(rows), "primary": "scotd_minus_answer_only", **found})
+
+
+def exploratory(given: argparse.Namespace) -> None:
+    """One job after another."""
+    for task in given.only or EXPLORATORY:
+        keep("exploratory", task, job(task, given, public_task(task, given)), given)
+    rows = known().get("exploratory", {})
+    tell({"task": "exploratory", "scotd_minus_answer_only": {
+        name: differ(np.array(row["right"]["scotd"]), np.array(row["right"]["answer_only"]))
+        for name, row in rows.items()
+    }})  # fmt: skip
+
+
+def job(task: str, given: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One run of the recipe, and what a paired comparison needs of it."""
+    place = given.out / task
+    metrics = run_recipe(ScotdConfig.model_validate(settings), place / "run", accept_changes=True)
+    return figures_of(metrics, place / "run")
+
+
+def figures_of(metrics: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """The figures of a run that the result file keeps."""
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    right: dict[str, list[list[bool]]] = {}
+    for arm, seed in dict.fromkeys((row["arm"], row["seed"]) for row in rows):
+        mine = [row for row in rows if (row["arm"], row["seed"]) == (arm, seed)]
+        right.setdefault(arm, []).append(
+            [bool(row["correct"]) for row in mine if row["mode"] == "greedy"]
+        )
+    keys = ("questions", "chosen", "seen", "protocol", "students", "arms", "comparisons", "corpus")
+    return {**{key: metrics[key] for key in keys}, "right": right}
+
+
+# ------------------------------------------------------------------ public tasks
+
+
+def public_task(task: str, given: argparse.Namespace) -> dict[str, Any]:
+    """A configuration: questions and recorded chains from the folder, tests by a program."""
+    place = given.out / task
+    place.mkdir(parents=True, exist_ok=True)
+    tokens = given.tokens or 100_000
+    source = f"gpt35__{task}" if task in PRIMARY else EXPLORATORY[task]
+    rows = list(read_chains(given.data / "rationales" / f"{source}.jsonl.gz"))
+    questions = {row["item_id"]: row for row in rows}
+    write_rows(place / "questions.jsonl", [question_of(row) for row in questions.values()])
+    problems: dict[str, Any] = {"source": str(place / "questions.jsonl")}
+    if task in PRIMARY:
+        write_rows(place / "test.jsonl", puzzles(task, questions.values(), given.questions))
+        problems["test"] = str(place / "test.jsonl")
+    else:
+        problems |= {"limit": LIMIT, "test_share": 0.3, "test_limit": given.questions}
+    settings: dict[str, Any] = {
+        "seed": 1,
+        "problems": problems,
+        "teacher": {"model": f"recorded:{place}/recorded.jsonl", "api": "completions"},
+        "rationales": {"samples": 6, "shots": None},
+        "perplexity_under": None,
+        "student": {
+            "arms": ARMS,
+            "training_seeds": given.seed,
+            "max_new_tokens": 200,
+            "vote": given.vote,
+            "training": {
+                "max_tokens": tokens,
+                "epochs": 1000,
+                "batch_size": 16,
+                "learning_rate": 5e-4,
+                "max_length_tokens": 512,
+            },
+        },
+    }
+    record(place / "recorded.jsonl", ScotdConfig.model_validate(settings), rows)
+    return settings
+
+
+def read_chains(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of rationales; a question without an `item_id` has one chain."""
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        for line in stream:
+            row = json.loads(line)
+            yield {"item_id": row["id"], **row}
+
+
+def question_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A question as the recipe reads it."""
+    gold = str(row["gold"])
+    if row.get("gold_index") is not None:
+        gold = chr(ord("A") + row["gold_index"])
+    found = {"question": row["question"], "gold": gold, "item_id": row["item_id"]}
+    return found | ({"choices": row["choices"]} if row.get("choices") else {})
+
+
+def record(path: Path, config: ScotdConfig, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The chains as a recorded teacher has them: by the prompt that the recipe will ask."""
+    from collections import Counter
+
+    items = read_questions(config, Counter())
+    prompts = {
+        item.fields["item_id"]: student_prompt(item, ReasoningFormat())
+        for item in items
+        if "item_id" in item.fields
+    }
+    write_rows(
+        path,
+        [
+            {"prompt": prompts[row["item_id"]], "answer": row["text"]}
+            for row in rows
+            if row["item_id"] in prompts
+        ],
+    )
+
+
+def puzzles(task: str, training: Any, n: int) -> list[dict[str, Any]]:
+    """Test questions by a program, of the names that the training questions have."""
+    import re
+
+    from symdistill.worlds.puzzles import last_letters, shuffled_objects
+
+    if task == "last_letter":
+        said = [re.search(r'"(.+)"', row["question"]) for row in training]
+        names = sorted({name for one in said if one for name in one[1].split()})
+        found = last_letters(20261121, n, words=(4, 4), names=names)
+    else:
+        found = shuffled_objects(20261121, n)
+    return [
+        {"question": one.item.text, "gold": one.item.gold,
+         **({"choices": one.item.fields["choices"]} if "choices" in one.item.fields else {})}
+        for one in found
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------ figures
+
+
+def together(rows: Sequence[Mapping[str, Any]], arm: str) -> Any:
+    """(S, N) whether an arm's answers were right, over the questions of several jobs."""
+    return np.concatenate([np.array(row["right"][arm], dtype=bool) for row in rows], axis=1)
+
+
+def differ(a: Any, b: Any) -> dict[str, Any]:
+    """A paired difference over questions and seeds."""
+    found = paired_over_seeds(a, b)
+    return {
+        "difference": found.estimate, "interval": [found.low, found.high], "p": found.p,
+        "by_seed": list(found.per_seed), "covers": found.covers,
+    }  # fmt: skip
+
+
+def ranged(right: Any) -> dict[str, Any]:
+    """A share with its interval; the runs of a question belong together."""
+    numbers = np.tile(np.arange(right.shape[1]), right.shape[0])
+    found = accuracy(right.ravel(), numbers.tolist())
+    return {"accuracy": found.share, "interval": [found.low, found.high]}
+
+
+def known() -> dict[str, Any]:
+    """The rows of the result file."""
+    rows: dict[str, Any] = {}
+    if RESULT.is_file():
+        rows = json.loads(RESULT.read_text("utf-8"))["rows"]
+    return rows
+
+
+def keep(task: str, name: str, row: Mapping[str, Any], given: argparse.Namespace) -> None:
+    """Put a job's figures in the place of what was there."""
+    rows = known()
+    settings = {
+        "commit": commit(), "threads": given.threads, "tokens": given.tokens,
+        "seeds": given.seed, "questions_asked_for": given.questions,
+    }  # fmt: skip
+    rows.setdefault(task, {})[name] = {**row, **settings}
+    headline = json.loads(RESULT.read_text("utf-8"))["headline"] if RESULT.is_file() else {}
+    finish("reasoning", {"headline": headline}, rows)
+
+
+def tell(headline: dict[str, Any]) -> None:
+    """The task's headline: into the result, and as the last line."""
+    rows = known()
+    told = json.loads(RESULT.read_text("utf-8"))["headline"] if RESULT.is_file() else {}
+    finish("reasoning", {"headline": {**told, headline["task"]: headline}}, rows)
+    print(json.dumps(headline), flush=True)
+
+
+TASKS = {"primary": primary, "exploratory": exploratory}
+
+if __name__ == "__main__":
+    main()

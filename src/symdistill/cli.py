@@ -324,6 +324,12 @@ def _next_commands(settings: Config, metrics: dict[str, Any], folder: Path) -> l
         if metrics["failed"]:
             commands.append(f"{again} --retry-failed")
         commands.append(f"{again} --continue --set samples={metrics['samples'] + 1}")
+    elif settings.recipe == "scotd":
+        more = metrics["config"]["rationales"]["samples"] + 2
+        commands.append(f"{me} run {place}/config.yaml --continue --set rationales.samples={more}")
+        if examples["students"] and not metrics["seen"]["chance"]:  # a question without options
+            question = shlex.quote(examples["students"][0]["question"])
+            commands.append(f"{me} answer {place} {question}")
     else:
         more = (
             "heads.limit=100 --set heads.samples=200"

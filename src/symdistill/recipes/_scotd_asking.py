@@ -44,6 +44,8 @@ def read_questions(config: ScotdConfig, refused: Counter[str]) -> list[Item]:
         items = hold_out(items, wanted.test_share, config.seed)
         test = [item for item in items if item.split == "dev" and item.id in loose]
     for_test = {item.id for item in test}
+    refused["a test question without a right answer"] += sum(item.gold is None for item in test)
+    test = [item for item in test if item.gold is not None]
     train = [item for item in items if item.id not in for_test and item.split in (None, "train")]
     refused["a test question, too"] += sum(
         item.id in for_test and item.split != "test" for item in items

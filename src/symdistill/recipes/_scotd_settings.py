@@ -43,6 +43,30 @@ class ProblemSettings(Settings):
     """Test on this many questions, drawn by the seed; null: all."""
 
 
+class ChainDecoding(Decoding):
+    """How chains are written. The paper: temperature 1, up to 256 tokens, a blank line ends one."""
+
+    temperature: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Divides the logits; 0 takes the likeliest token each time."""
+
+    max_new_tokens: Count = Field(256, ge=1)
+    """A chain that has not ended by then is cut off; also what a budget reserves."""
+
+    stop: tuple[str, ...] = ("\n\n",)
+    """Texts at which a chain ends; they are not part of it. Chat models need none: []."""
+
+    top_logprobs: Count | None = Field(0, ge=0, le=20)
+    """0 keeps each token's log-probability, which the filter `likelihood` needs; null: none, for
+    servers that give none."""
+
+
+class ReasoningTraining(SFTSettings):
+    """How a student is trained; rows are longer than statements."""
+
+    max_length_tokens: Annotated[Count, Field(ge=3)] = 512
+    """Longest row, question and chain and end of text together; longer chains are left out."""
+
+
 class RationaleSettings(Settings):
     """What a teacher is asked about each question."""
 
@@ -57,11 +81,7 @@ class RationaleSettings(Settings):
     """What a chat teacher is told first. Without shots: ask it to end with the format's
     delimiter and the answer."""
 
-    decoding: Decoding = Decoding(
-        temperature=1.0, max_new_tokens=256, stop=("\n\n",), top_logprobs=0
-    )
-    """The paper: temperature 1, up to 256 tokens, a blank line ends a chain. `top_logprobs: 0`
-    keeps each token's log-probability, which the filter `likelihood` needs."""
+    decoding: ChainDecoding = ChainDecoding()
 
 
 class RecoverySettings(Settings):
@@ -142,7 +162,7 @@ class StudentSettings(Settings):
     training_seeds: tuple[Annotated[Count, Field(ge=0)], ...] = (0,)
     """Each student is trained once with each of these."""
 
-    training: SFTSettings = SFTSettings(max_length_tokens=512)
+    training: ReasoningTraining = ReasoningTraining()
 
     max_new_tokens: Annotated[Count, Field(ge=1)] = 256
     """Of an answer; it is written greedily."""

@@ -119,7 +119,7 @@ def number(text: str) -> str | None:
         value = Fraction(NUMBER_WORDS[plain.casefold().replace(" ", "-")])
     if value is not None:
         return spelt(value)
-    if re.search(r"\\[a-zA-Z]", bare) and _SYMBOLS.fullmatch(plain):
+    if re.search(r"\\[a-zA-Z]|\d\s*\^\s*[\d{(]", bare) and _SYMBOLS.fullmatch(plain):
         return " ".join(bare.replace("$", "").split())
     return None
 

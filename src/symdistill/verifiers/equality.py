@@ -4,8 +4,8 @@ Takes the kind of the answers and two of them, the gold one first; gives True, F
 it could not be decided in time. Decimals and fractions are compared exactly, without any library.
 Only where a root or a symbol is left is math-verify asked (https://pypi.org/project/math-verify,
 the extra `answers`), in a process of its own: its own time limit rests on a signal that only the
-main thread may set. Costs microseconds; math-verify's process about a second to start, once, then
-some milliseconds a pair.
+main thread may set. Costs microseconds; math-verify about a second, once, to start its
+process, then up to some tenths of a second a pair.
 
 What it does not do: accept a rounded number (0.33 is not 1/3), or run what it reads.
 """
@@ -40,7 +40,7 @@ def equal(kind: AnswerKind, gold: str, answer: str) -> bool | None:
     """
     if key(kind, gold) == key(kind, answer):
         return True
-    if kind != "number" or not ("\\" in gold or "\\" in answer):
+    if kind != "number" or not re.search(r"[\\^]", gold + answer):
         return False
     return _by_math_verify(gold, answer)
 

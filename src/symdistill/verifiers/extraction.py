@@ -50,7 +50,6 @@ _LEAD = re.compile(  # what announces an anchor and belongs to its statement
 )
 _ENDS = re.compile(r"(?<=[^\s.])[.!?][\"”*)]{0,3}(?=\s)|</answer>")
 
-
 CUT_OFF: Reading = (None, "cut off")
 
 
@@ -94,7 +93,7 @@ def extract(
     for i, anchor in reversed(list(enumerate(places))):
         statement, end = _statement(kept, anchor)
         reading = read(statement, kind, options)
-        if not whole and end == len(kept) and kept[-1:].isalnum():
+        if not whole and not kept[end:].strip() and (kept[-1:].isalnum() or not reading[0]):
             reading = CUT_OFF
         if reading != NOTHING:
             value, reason = _joined(kept, places[: i + 1], reading, kind, options)
@@ -116,6 +115,8 @@ def _statement(text: str, anchor: re.Match[str]) -> tuple[str, int]:
         return _boxed(text, start, limit)
     while start < limit and (text[start].isspace() or text[start] in "*:"):
         start += 1  # "**Answer:**\nB"
+    if text.startswith("- ", start) and "\n" in text[anchor.start() : start]:
+        start += 2  # an item of a list, no minus
     line = text.find("\n", start, limit)
     end = line if line >= 0 else limit
     stop = _ENDS.search(text, start, end)
@@ -141,7 +142,7 @@ def _joined(
     kind: AnswerKind,
     choices: tuple[str, ...],
 ) -> Reading:
-    r"""The reading of the last place; "\\boxed{3} or \\boxed{4}" are two answers."""
+    r"""The reading of the last place; "\boxed{3} or \boxed{4}" are two answers."""
     if len(places) > 1 and all(one[0].endswith("{") for one in places[-2:]) and reading[0]:
         statement, end = _statement(text, places[-2])
         other, _ = read(statement, kind, choices)

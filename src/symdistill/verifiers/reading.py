@@ -28,16 +28,17 @@ LAST_SENTENCES = {"text": 3, "choice": 5}  # these kinds are easily seen where n
 def read(statement: str, kind: AnswerKind, choices: tuple[str, ...]) -> Reading:
     """The answer in a statement that stands behind an anchor."""
     bare = statement.replace("**", "").strip()
+    if kind in ("choice", "number") and re.match(r"not\b", bare, re.IGNORECASE):
+        return NOTHING
     if kind == "choice":
         return _choice(bare.replace("$", ""), choices)
     if kind == "number":
         value, reason = _number(bare)
         unread = value is None and reason == NOTHING[1] and re.search(r"\d", bare)
-        return (None, f"not a number: {bare[:40]}") if unread else (value, reason)
+        return (None, f"not a number: {bare[:40].rstrip(' .')}") if unread else (value, reason)
     if kind == "text":
         quoted = re.fullmatch(r"[^\"“]{0,80}[\"“]([^\"”]{1,200})[\"”][.]?", bare)
-        value = canonical("text", quoted[1] if quoted else bare)
-        return (value, "") if value else NOTHING
+        return _found(canonical("text", quoted[1] if quoted else bare))
     return _word(bare, kind)
 
 
@@ -48,6 +49,10 @@ def one_of(found: Iterable[str]) -> Reading:
         count = {2: "two", 3: "three"}.get(len(distinct), str(len(distinct)))
         return None, f"{count} answers: {', '.join(distinct)}"
     return (distinct[0], "") if distinct else NOTHING
+
+
+def _found(value: str | None) -> Reading:
+    return (value, "") if value else NOTHING
 
 
 # -- numbers ------------------------------------------------------------------------------------
@@ -62,11 +67,17 @@ _PLAIN_NUMBER = re.compile(r"[-−]?[$€£]?[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|
 _LATEX = re.compile(r"\$([^$]{1,200})\$|\\\((.{1,200}?)\\\)")
 _TIMES = re.compile(r"\s{0,2}(hundred|thousand|million|billion)\b", re.IGNORECASE)
 _FACTOR = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
+_CLAUSE = re.compile(r"[\s,;]+(?:because|since|as|so|which|where|when|if|after|with|but|not)\b")
 _NEXT_NUMBER = re.compile(
     r"(?:\s+[a-zA-Z]+){0,3}\s*(?:,|\bor\b|\band\b|\bto\b)\s*(?:[a-zA-Z]+\s+){0,2}"
     rf"\(?({_PLAIN_NUMBER.pattern})"
 )
-_WORDS = re.compile(rf"\b(?:{'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})\b", re.I)
+_RANGE = re.compile(rf"\s?[-–]({_PLAIN_NUMBER.pattern})")
+_WORD = re.compile(
+    r"(?:about |approximately |exactly |only |a total of )?"
+    rf"({'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})\b(?! of)",
+    re.IGNORECASE,
+)
 
 
 def _number(statement: str) -> Reading:
@@ -76,25 +87,25 @@ def _number(statement: str) -> Reading:
         if value:
             return value, ""
     if re.match(r"\([^()]{0,80}[A-Za-z]", statement):
-        return NOTHING  # "(some - 8)" and "(7x = 14)" have no value
+        return NOTHING  # "(some - 3)" and "(5x = 20)" have no value
     rest = statement
     while (shorter := _EQUALS.sub("", rest, count=1)) != rest:
         rest = shorter
     money = _DOLLARS.search(rest)
     if money:
         whole, cents = int(money[1].replace(",", "")[:100]), int(money[2])
-        return spelt(Fraction(100 * whole + cents, 100)), ""
+        return _found(spelt(Fraction(100 * whole + cents, 100)))
     run = _RUN.search(rest)
     if not run:
-        word = _WORDS.search(rest)
-        return (number(word[0]), "") if word else NOTHING
+        word = _WORD.match(rest)
+        return _found(number(word[1])) if word else NOTHING
     value = None if _is_range(run[0]) else number(run[0])
     if rest.startswith("(") and not (value and run.start() == 0):
         return NOTHING  # "((3 + 4) and (5 + 6))"
     if re.search(r"[A-Za-z]\s*[+*/−-]\s*$", rest[: run.start()]) or re.match(
         r"\s*[+*/=]|\s+[-−]\s+[a-zA-Z]|:\d", rest[run.end() :]
     ):
-        return NOTHING  # "2 * x" has no value, "3:40" is no number
+        return NOTHING  # "3 * x" has no value, "3:40" is no number
     first = _PLAIN_NUMBER.search(run[0])
     end = run.end() if value else run.start() + (first.end() if first else 0)
     value = value or (number(first[0]) if first else None)
@@ -102,12 +113,15 @@ def _number(statement: str) -> Reading:
         return NOTHING
     times = _TIMES.match(rest, end)
     if times:
-        return spelt(Fraction(value) * _FACTOR[times[1].casefold()]), ""
+        return _found(spelt(Fraction(value) * _FACTOR[times[1].casefold()]))
+    clause = _CLAUSE.search(rest, end)
+    rest = rest[: clause.start()] if clause else rest
     found = [value]
-    following = re.match(rf"\s?[-–]({_PLAIN_NUMBER.pattern})", rest[end:])
-    while following or (following := _NEXT_NUMBER.match(rest, end)):
+    span = _RANGE.match(rest, end)
+    following = span or _NEXT_NUMBER.match(rest, end)
+    while following:
         found.append(number(following[1]) or value)
-        end, following = following.end() if following.string is rest else len(rest), None
+        following = _NEXT_NUMBER.match(rest, following.end())
     return one_of(found)
 
 
@@ -117,8 +131,8 @@ def _is_range(text: str) -> bool:
 
 # -- options ------------------------------------------------------------------------------------
 
-_BRACKETED = re.compile(r"\(([A-Za-z])\)")
-_NAMED = re.compile(r"\b(?:option|choice|letter|answer)\s{1,3}\(?([A-Za-z])\b(?!')", re.IGNORECASE)
+_BRACKETED = re.compile(r"(?<!\w)\(([A-Za-z])\)")
+_NAMED = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Ll]etter)\s{1,3}\(?([A-Zb-hj-z])\b(?!')")
 _CAPITALS = re.compile(r"^[A-Z](?=\s*(?:$|[).,:;/&-]|or\b|and\b))")
 _ASIDE = re.compile(
     r"(?<=\S)[\s,;]+(?:not|rather than|instead of|because|since|as|while|whereas|but)\b.*",
@@ -147,16 +161,16 @@ def _choice(statement: str, choices: tuple[str, ...]) -> Reading:
     digit = re.match(r"\W{0,3}\((\d{1,2})\)", said)
     if digit:
         value = canonical("choice", digit[1], choices)
-        return (value, "") if value else (None, f"outside the choices: {digit[1]}")
+        return _found(value) if value else (None, f"outside the choices: {digit[1]}")
     found = _option_texts(choices).findall(normalise(said))
     if found:
         return one_of(canonical("choice", one, choices) or "" for one in found)
     alike = [letter(i) for i, one in enumerate(choices) if _inflected(normalise(one), said)]
     if len(alike) == 1:
         return alike[0], ""
-    if not said or re.match(r"not\b|clear\b|obvious\b|(?:in)?correct\b|as follows|that\b", said):
+    if not said or re.match(r"clear\b|obvious\b|(?:in)?correct\b|as follows|that\b", said):
         return NOTHING
-    return None, f"outside the choices: {said[:40]}"
+    return None, f"outside the choices: {said[:40].rstrip(' .')}"
 
 
 def _inflected(option: str, said: str) -> bool:
@@ -216,6 +230,9 @@ _LABEL = re.compile(r"^(?:(?:step )?\d{1,2}[.):]\s*|[-*]\s)", re.IGNORECASE)
 _REMARK = re.compile(
     r"(?:however|note|alternatively|but|it'?s worth|we can check|to check)\b", re.IGNORECASE
 )
+_GIVEN = re.compile(
+    r"^(?:(?:if|since|because|when|after)\b[^,=]*,\s|.*[,;]\sso\s(?=.*\d))", re.IGNORECASE
+)
 _LISTED = re.compile(r"[-*\s]{0,4}\(?[A-Z][).]\s")
 _DENIES = re.compile(r"\b(?:not|incorrect|wrong|none|no)\b|n't\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -252,14 +269,14 @@ def read_conclusion(text: str, kind: AnswerKind, choices: tuple[str, ...]) -> Re
 
 def _sum_of(sentence: str, text: str) -> Reading:
     """The number of a sentence: what its "=" or the calculation before it gives, else its first."""
-    said = _LABEL.sub("", sentence).replace("≈", "=")
+    said = re.sub(r"≈|\bequals\b", "=", _GIVEN.sub("", _LABEL.sub("", sentence)))
     if not re.search(r"\d", said):
         return NOTHING
     result = _number(said.rpartition("=")[2]) if "=" in said else NOTHING
     if result != NOTHING:
         return result
-    before = text.rpartition(sentence)[0].rpartition("=")[2][:80]
-    computed, _ = _number(before)
+    _, equals, before = text.rpartition(sentence)[0].rpartition("=")
+    computed = _number(before[:80])[0] if equals else None
     if computed and computed in [number(one) for one in _PLAIN_NUMBER.findall(said)]:
         return computed, ""
     return _number(said)
@@ -268,12 +285,13 @@ def _sum_of(sentence: str, text: str) -> Reading:
 def _concluding(sentence: str, kind: AnswerKind, choices: tuple[str, ...]) -> Reading:
     if kind == "choice":
         letters = _BRACKETED.findall(sentence) or _NAMED.findall(sentence)
+        letters = [one for one in letters if ord(one.upper()) - ord("A") < len(choices)]
         if letters:
             return NOTHING if _DENIES.search(sentence) else _lettered(sentence, letters, choices)
         said = normalise(sentence)
         found = list(_option_texts(choices).finditer(said))
         if not found or re.search(r"\w", said[found[-1].end() :]):
-            return NOTHING  # "the day after 11/12/2019 is 11/13/2019": it must end with an option
+            return NOTHING  # "the day after 5/6 is 5/7": the sentence must end with an option
         return one_of(canonical(kind, one[0], choices) or "" for one in found)
     if kind == "text":
         return _said_text(_LABEL.sub("", sentence))
@@ -300,5 +318,4 @@ def _said_text(sentence: str) -> Reading:
     else:
         short = len(pieces) <= 3 or all(len(one.strip(",.;")) == 1 for one in pieces)
         said = sentence if short else ""
-    value = canonical("text", said)
-    return (value, "") if value else NOTHING
+    return _found(canonical("text", said))

@@ -27,7 +27,14 @@ from symdistill.errors import InputError
 from symdistill.records import View
 from symdistill.students import SFTSettings, Student, TrainProgress, fine_tune
 from symdistill.students import checkpoints as checkpoint_files
-from symdistill.students.batches import IGNORED, collate, tokenise, training_order
+from symdistill.students.batches import (
+    IGNORED,
+    TokenRow,
+    collate,
+    tokenise,
+    traces_of,
+    training_order,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -171,6 +178,23 @@ def test_weight_two_is_the_row_twice(tiny: Any, tokenizer: Any):
     once = gradient(tiny, tokenizer, [one, other])
     torch.testing.assert_close(double, twice, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(double, once, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_per_row_is_the_weighted_mean_of_the_rows_means(tiny: Any, tokenizer: Any):
+    """In one padded batch as from each row alone, whatever their lengths."""
+    from symdistill.students.trainer import WeightedSFTTrainer
+
+    trainer = object.__new__(WeightedSFTTrainer)
+
+    def loss(views: list[View]) -> float:
+        rows = tokenise(views, tokenizer, 128, loss_per="row")
+        return trainer.compute_loss(tiny, batch_of(rows)).item()
+
+    long = view("Birds can", " fly far far far far far far far.", 1.0)
+    short = view("Usually, a fish can", " swim.", 3.0)
+    assert loss([long, short]) == pytest.approx((loss([long]) + 3 * loss([short])) / 4, rel=1e-5)
+    [alone] = tokenise([long], tokenizer, 128)
+    assert loss([long]) == pytest.approx(trainer.compute_loss(tiny, batch_of([alone])).item())
 
 
 def test_a_row_of_weight_zero_has_no_influence(base: Path, tmp_path: Path):
@@ -361,6 +385,92 @@ def test_order_differs_by_seed_and_epoch_and_saves_padding():
 
     assert sum(lengths) <= padded(order[:320]) < 1.1 * sum(lengths)
     assert padded(list(range(320))) > 1.3 * sum(lengths)
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 9), st.lists(st.integers(1, 2), min_size=1, max_size=4), min_size=1
+    ),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(0, 5),
+)
+def test_visits_of_groups_read_one_whole_trace_of_each_per_epoch(
+    groups: dict[int, list[int]], epochs: int, batch_size: int, seed: int
+):
+    """A group is drawn as the numbers of rows (views) of its traces."""
+    rows = [
+        TokenRow([1, 2], [IGNORED, 2], 1.0, str(group), (f"{group}-{number}",))
+        for group, views in groups.items()
+        for number, count in enumerate(views)
+        for _ in range(count)
+    ]
+    random.Random(seed).shuffle(rows)
+    traces = traces_of(rows)
+    assert sorted(row for group in traces for trace in group for row in trace) == list(
+        range(len(rows))
+    )
+    order = training_order(
+        [2] * len(rows), epochs=epochs, batch_size=batch_size, seed=seed, traces=traces
+    )
+    place = 0
+    for _ in range(epochs):  # an epoch's length is that of the traces drawn
+        visited: dict[str, tuple[str, ...]] = {}
+        left: dict[str, int] = {}
+        while len(visited) < len(groups) or any(left.values()):
+            row = rows[order[place]]
+            place += 1
+            if row.group not in visited:
+                visited[row.group] = row.knowledge_ids
+                left[row.group] = sum(one.knowledge_ids == row.knowledge_ids for one in rows)
+            assert row.knowledge_ids == visited[row.group]
+            left[row.group] -= 1
+            assert left[row.group] >= 0
+    assert place == len(order)
+
+
+def test_each_trace_of_a_group_is_drawn_about_equally():
+    traces = [[[0], [1], [2, 3]], [[4]], [[5], [6]]]
+    order = training_order([5] * 7, epochs=3000, batch_size=4, seed=0, traces=traces)
+    counts = [order.count(row) for row in range(7)]
+    assert counts[2] == counts[3]
+    assert counts[4] == 3000
+    assert sum(counts[:3]) == counts[5] + counts[6] == 3000
+    assert all(900 < count < 1100 for count in counts[:3])  # 1000 +- 26 by chance
+    assert all(1390 < count < 1610 for count in counts[5:])
+
+
+def test_training_ends_with_the_batch_that_reaches_max_tokens():
+    lengths = [3, 4, 5, 6, 7, 8, 9]
+    whole = training_order(lengths, epochs=3, batch_size=2, seed=0)
+    for most in (1, 7, 30, 43, 125, 126, 1000):
+        order = training_order(lengths, epochs=3, batch_size=2, seed=0, max_tokens=most)
+        assert order == whole[: len(order)]
+        read = [sum(lengths[row] for row in order[:i]) for i in (len(order) - 2, len(order))]
+        assert read[0] < most
+        assert read[1] >= min(most, 126)
+
+
+def test_tokens_trained_tells_where_max_tokens_ended_it(base: Path, tmp_path: Path):
+    settings = SFTSettings(epochs=9, batch_size=4, max_tokens=300)
+    seen: list[TrainProgress] = []
+    student = train(base, tmp_path, VIEWS, settings=settings, progress=seen.append)
+    assert seen[-2].tokens < 300 <= student.tokens_trained == seen[-1].tokens
+    assert student.steps == seen[0].steps_total < 9 * 5
+
+
+def test_visits_of_groups_train_on_one_trace_each(base: Path, tmp_path: Path):
+    views = [
+        View("Birds can", " fly.", 1.0, "birds", ("a",)),
+        View("Birds can", " sing.", 1.0, "birds", ("b",)),
+        View("Fish can", " swim.", 1.0, "fish", ("c",)),
+    ]
+    settings = SFTSettings(epochs=5, batch_size=2, visits="groups")
+    student = train(base, tmp_path, views, settings=settings)
+    assert student.steps == 5
+    renamed = [replace(views[0], knowledge_ids=("b",)), *views[1:]]  # now one trace of two views
+    with pytest.raises(InputError, match="a student of another training"):
+        train(base, tmp_path, renamed, settings=settings)
 
 
 # -- checkpoints ------------------------------------------------------------------------------

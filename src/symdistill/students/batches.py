@@ -8,16 +8,18 @@ Rows of like length share a batch: short lines differ a lot in length, and a bat
 longest row times its size. Which rows meet still changes from epoch to epoch.
 
 What it does not do: cut rows that are too long (the end of a line is what must be learnt), pack
-several rows into one sequence (some architectures would let them see each other).
+several rows into one sequence (packing.py does, where rows share a prompt).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal
 
 from symdistill.errors import InputError
 from symdistill.records import View
@@ -31,14 +33,24 @@ POOL_BATCHES = 8  # batches are cut from pools of this many, sorted by length
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One training row: tokens read, tokens learnt (`IGNORED` on the prompt), and its weight."""
+    """One training row: tokens read, tokens learnt (`IGNORED` on the prompt), and their weight.
+
+    Rows of one group and the same knowledge are one trace: views of the same rationale.
+    """
 
     input_ids: list[int]
     labels: list[int]
-    weight: float
+    weight: float  # of each learnt token
+    group: str
+    knowledge_ids: tuple[str, ...]
 
 
-def tokenise(views: Sequence[View], tokenizer: Any, max_length_tokens: int) -> list[TokenRow]:
+def tokenise(
+    views: Sequence[View],
+    tokenizer: Any,
+    max_length_tokens: int,
+    loss_per: Literal["token", "row"] = "token",
+) -> list[TokenRow]:
     """The rows that take part in training, as tokens: prompt, target, end of text.
 
     Prompt and target are tokenised apart and joined, because that is the boundary that decoding
@@ -49,6 +61,8 @@ def tokenise(views: Sequence[View], tokenizer: Any, max_length_tokens: int) -> l
         views: the rows.
         tokenizer: a `transformers` tokenizer with an end-of-text token.
         max_length_tokens: the longest row allowed, end-of-text token counted.
+        loss_per: what a view's weight is the weight of. `token`: each token of its target.
+            `row`: the mean over them, whatever their number; each gets an equal part.
 
     Raises:
         InputError: no row takes part; a prompt or target is empty, a weight is negative or not
@@ -82,7 +96,15 @@ def tokenise(views: Sequence[View], tokenizer: Any, max_length_tokens: int) -> l
                 f"{len(prompt) + len(target)} ({view.target[:40]!r} ...); raise "
                 "max_length_tokens or leave such rows out"
             )
-        rows.append(TokenRow(prompt + target, [IGNORED] * len(prompt) + target, view.weight))
+        rows.append(
+            TokenRow(
+                input_ids=prompt + target,
+                labels=[IGNORED] * len(prompt) + target,
+                weight=view.weight / (len(target) if loss_per == "row" else 1),
+                group=view.group,
+                knowledge_ids=view.knowledge_ids,
+            )
+        )
     if not rows:
         raise InputError(
             f"expected at least one row with a weight above 0; got {len(views)} rows, none such; "
@@ -91,26 +113,82 @@ def tokenise(views: Sequence[View], tokenizer: Any, max_length_tokens: int) -> l
     return rows
 
 
-def training_order(lengths: Sequence[int], *, epochs: int, batch_size: int, seed: int) -> list[int]:
+def prompt_of(row: Mapping[str, Any]) -> tuple[int, ...]:
+    """A row's tokens before the first that is learnt."""
+    labels = row["labels"]
+    return tuple(row["input_ids"][: next(i for i, label in enumerate(labels) if label != IGNORED)])
+
+
+def traces_of(rows: Sequence[TokenRow]) -> list[list[list[int]]]:
+    """Row numbers by group and, within a group, by trace; both in order of first appearance."""
+    groups: dict[str, dict[tuple[str, ...], list[int]]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(row.group, {}).setdefault(row.knowledge_ids, []).append(number)
+    return [list(traces.values()) for traces in groups.values()]
+
+
+def training_order(
+    lengths: Sequence[int],
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    traces: Sequence[Sequence[Sequence[int]]] | None = None,
+    together: Sequence[Hashable] | None = None,
+    max_tokens: int | None = None,
+) -> list[int]:
     """Row numbers in the order they are trained on; each comes `epochs` times.
 
     Consecutive runs of `batch_size` are the batches. In each epoch the rows are shuffled, cut
     into pools of `POOL_BATCHES` batches, sorted by length within a pool, and the batches shuffled.
+
+    Args:
+        lengths: each row's tokens.
+        epochs: how often all is read.
+        batch_size: rows of a batch.
+        seed: decides the order.
+        traces: row numbers by group and trace, as `traces_of` gives them. An epoch then holds one
+            trace of each group, drawn anew each time, with all its rows (SCoTD's released
+            configuration, https://arxiv.org/abs/2306.14050), so that a question counts the same
+            however many of its rationales were kept.
+        together: a label per row; rows of the same label become neighbours.
+        max_tokens: the order ends with the batch that reaches this many tokens.
     """
     order: list[int] = []
     draw = random.Random(seed)
     pool_size = batch_size * POOL_BATCHES
     for _ in range(epochs):
-        shuffled = draw.sample(range(len(lengths)), len(lengths))
+        rows: Sequence[int] = range(len(lengths))
+        if traces is not None:
+            rows = [row for group in traces for row in draw.choice(group)]
+        shuffled = draw.sample(rows, len(rows))
+        size: Mapping[int, int] | Sequence[int] = lengths
+        if together is not None:
+            shuffled, size = _neighbours(shuffled, together, lengths)
         batches: list[list[int]] = []
         for start in range(0, len(shuffled), pool_size):
-            pool = sorted(shuffled[start : start + pool_size], key=lambda row: lengths[row])
+            pool = sorted(shuffled[start : start + pool_size], key=size.__getitem__)
             batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
         short = batches.pop() if len(batches[-1]) < batch_size else []
         draw.shuffle(batches)
         order += [row for batch in batches for row in batch]
         order += short  # last, so that whole batches stay whole
-    return order
+    if max_tokens is None:
+        return order
+    read = list(accumulate(lengths[row] for row in order))
+    enough = bisect_left(read, max_tokens) + 1  # rows
+    return order[: -(-enough // batch_size) * batch_size]
+
+
+def _neighbours(
+    shuffled: Sequence[int], together: Sequence[Hashable], lengths: Sequence[int]
+) -> tuple[list[int], dict[int, int]]:
+    """Rows with those of the same label side by side, and for each the length of all of these."""
+    alike: dict[Hashable, list[int]] = {}
+    for row in shuffled:
+        alike.setdefault(together[row], []).append(row)
+    size = {row: sum(lengths[one] for one in rows) for rows in alike.values() for row in rows}
+    return [row for rows in alike.values() for row in rows], size
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:

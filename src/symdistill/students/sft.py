@@ -6,7 +6,9 @@ per token with LoRA and 6 P in full training, over `epochs` times the rows' toke
 
 Follows the self-imitation step of I2D2 (fine-tune the generator on what its critic kept), with
 low-rank adapters (LoRA) as the default where the paper trains all weights. The loss is taken on
-the target and the end-of-text token after it, never on the prompt.
+the target and the end-of-text token after it, never on the prompt. For rationales: a loss per row
+(the views of Distilling Step-by-Step, https://arxiv.org/abs/2305.02301, are weighed so), visits of
+questions instead of rows (SCoTD, https://arxiv.org/abs/2306.14050), and packing.
 
 Training can be killed anywhere and called again: it goes on from the newest sound checkpoint and
 ends with the same bytes as an uninterrupted one (same machine type, versions, thread count).
@@ -25,6 +27,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,7 +38,7 @@ from symdistill.config import Count, Settings
 from symdistill.errors import InputError
 from symdistill.models import fingerprint
 from symdistill.records import View, content_hash
-from symdistill.students.batches import collate, tokenise, training_order
+from symdistill.students.batches import collate, prompt_of, tokenise, traces_of, training_order
 from symdistill.students.checkpoints import newest_sound, step_of
 
 RECORD = "student.json"  # written last: a student folder that has it is whole
@@ -70,10 +73,22 @@ class SFTSettings(Settings):
     """Highest learning rate (AdamW); null means 2e-4 for lora, 2e-5 for full."""
 
     epochs: Annotated[Count, Field(ge=1)] = 3
-    """How often each row is read."""
+    """How often each row, or group of rows, is visited."""
+
+    visits: Literal["rows", "groups"] = "rows"
+    """What an epoch visits once. `rows`: each row, so a question counts as often as it has
+    rationales. `groups`: each question, where one of its rationales is drawn anew each time."""
+
+    max_tokens: Annotated[Count, Field(ge=1)] | None = None
+    """Training ends with the batch that reaches this many tokens, prompts and targets, if the
+    epochs have not ended before; null means no limit. The learning rate falls to 0 by then."""
 
     batch_size: Annotated[Count, Field(ge=1)] = 16
     """Rows per optimizer step."""
+
+    loss_per: Literal["token", "row"] = "token"
+    """What a row's weight weighs. `token`: each token it learns, so long targets count more.
+    `row`: their mean, so a long rationale counts no more than a short answer."""
 
     max_length_tokens: Annotated[Count, Field(ge=3)] = 128
     """Longest row, prompt and target and end of text together; a longer one is an error."""
@@ -90,6 +105,11 @@ class SFTSettings(Settings):
     save_every_steps: Annotated[Count, Field(ge=1)] = 50
     """Optimizer steps between checkpoints: what a kill can cost."""
 
+    pack: Literal["none", "prompts"] = "none"
+    """`prompts`: rows with the same prompt share a batch, and the prompt is read once for all of
+    them. Faster by the share of tokens this saves; loss and gradients of a batch are the same,
+    but it holds fewer questions. Not for models without attention over explicit masks."""
+
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the matrix products in training; weights are kept in float32.
     bfloat16 pays on GPUs and on CPUs that have instructions for it (AMX); elsewhere it costs."""
@@ -102,7 +122,7 @@ class TrainProgress:
     step: int
     steps_total: int
     loss: float  # nats per learnt token
-    tokens: int
+    tokens: int  # as in `Student.tokens_trained`
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +130,9 @@ class Student:
     """A trained student on disk.
 
     `loss_first` and `loss_last` are means over the first and the last tenth of the steps, in nats
-    per learnt token. `tokens_trained` counts prompt and target over all epochs. `adapter` is None
-    after full training; `resumed_from_step` is None if training began at the start.
+    per learnt token. `tokens_trained` counts prompt and target of every row visited, a prompt that
+    rows share in a packed sequence once for each. `adapter` is None after full training;
+    `resumed_from_step` is None if training began at the start.
     """
 
     folder: Path
@@ -160,6 +181,9 @@ def fine_tune(
             "base": fingerprint(base),
             "base_name": base_name,
             "rows": [[view.prompt, view.target, view.weight] for view in views],
+            "traces": [[view.group, view.knowledge_ids] for view in views]
+            if settings.visits == "groups"
+            else None,
             "settings": settings.model_dump(exclude={"save_every_steps"}),
             "seed": seed,
         }
@@ -207,13 +231,25 @@ def _train(
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
     from trl.trainer.sft_config import SFTConfig
 
+    from symdistill.students.packing import check_packing, collate_packed
     from symdistill.students.trainer import StepReport, WeightedSFTTrainer, save_weights
 
     tokenizer = AutoTokenizer.from_pretrained(str(base))
-    rows = tokenise(views, tokenizer, settings.max_length_tokens)
-    lengths = [len(row.input_ids) for row in rows]
+    token_rows = tokenise(views, tokenizer, settings.max_length_tokens, settings.loss_per)
+    rows = [
+        {"input_ids": row.input_ids, "labels": row.labels, "weight": row.weight}
+        for row in token_rows
+    ]
+    packed = settings.pack == "prompts"
+    lengths = [len(row.input_ids) for row in token_rows]
     order = training_order(
-        lengths, epochs=settings.epochs, batch_size=settings.batch_size, seed=seed
+        lengths,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=seed,
+        traces=traces_of(token_rows) if settings.visits == "groups" else None,
+        together=[prompt_of(row) for row in rows] if packed else None,
+        max_tokens=settings.max_tokens,
     )
     steps = -(-len(order) // settings.batch_size)
     read = list(accumulate(lengths[row] for row in order))  # tokens read after each row
@@ -235,16 +271,10 @@ def _train(
         training=training,
         model=model,
         processing_class=tokenizer,
-        data_collator=lambda batch: collate(batch, tokenizer.eos_token_id),
+        data_collator=partial(collate_packed if packed else collate, pad_id=tokenizer.eos_token_id),
         # The whole training is one pass over the rows in their final order: where it stands is
         # one number, and no random state decides what comes next.
-        train_dataset=Dataset.from_dict(
-            {
-                "input_ids": [row.input_ids for row in rows],
-                "labels": [row.labels for row in rows],
-                "weight": [row.weight for row in rows],
-            }
-        ).select(order, keep_in_memory=True),
+        train_dataset=Dataset.from_list(rows).select(order, keep_in_memory=True),
         peft_config=None
         if settings.method == "full"
         else LoraConfig(
@@ -283,6 +313,8 @@ def _train(
         callbacks=[StepReport(report)],
     )
     trainer.remove_callback(PrinterCallback)
+    if packed:
+        check_packing(trainer.model, rows, tokenizer.eos_token_id)
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
 
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,9 +1,11 @@
 """The trainer: TRL's `SFTTrainer` with a weight per row and checkpoints written whole.
 
-Takes batches as `batches.collate` makes them. The loss of a batch is the weighted mean over the
-tokens learnt, so a row of weight 2 counts as the same row twice:
+Takes batches as `batches.collate` or `packing.collate_packed` makes them. The loss of a batch is
+the weighted mean over the tokens learnt, so a row of weight 2 counts as the same row twice:
 
     loss = sum_i w_i sum_t -log p(y_it | x_i, y_i<t)  /  sum_i w_i |y_i|
+
+Where a row's mean is to count, however long it is, its tokens come with weight w_i / |y_i|.
 
 Scores over the vocabulary are computed from the first token that any row of the batch learns:
 over a vocabulary of 49,152 they are a fifth of a small model's work, and the prompt's are not
@@ -16,7 +18,7 @@ Importing this module imports torch, transformers and trl; `sft.py` does so when
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from symdistill.students import checkpoints
 from symdistill.students.batches import IGNORED
 
+READ = ("input_ids", "attention_mask", "position_ids")  # of a batch, by the model
 NOT_KEPT = ("training_args.bin", "README.md")  # a pickle; a card about nothing
 
 
@@ -53,17 +56,9 @@ class WeightedSFTTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The weighted mean loss of a batch: a scalar tensor (and the model's outputs)."""
-        labels, weights = inputs["labels"], inputs["weights"]  # (B, T), (B,)
-        length = labels.shape[1]
-        first = int((labels != IGNORED).any(dim=0).nonzero()[0])  # first column learnt, >= 1
-        columns = torch.arange(first - 1, length - 1, device=labels.device)
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            use_cache=False,
-            logits_to_keep=columns,
-        )
-        loss = weighted_loss(outputs.logits, labels[:, first:], weights)
+        outputs, first = forward(model, inputs)
+        rows = inputs["rows"][:, first:] if "rows" in inputs else None
+        loss = weighted_loss(outputs.logits, inputs["labels"][:, first:], inputs["weights"], rows)
         return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -104,21 +99,45 @@ class StepReport(TrainerCallback):
             self._report(state.global_step, state.max_steps, float(logs["loss"]))
 
 
+def forward(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Any, int]:
+    """The model's outputs, and the first column that any row learns.
+
+    The outputs' scores (B, T - first, V) are those of the labels from that column on.
+    """
+    length = inputs["labels"].shape[1]
+    first = int((inputs["labels"] != IGNORED).any(dim=0).nonzero()[0])  # >= 1
+    outputs = model(
+        **{name: inputs[name] for name in READ if name in inputs},
+        use_cache=False,
+        logits_to_keep=torch.arange(first - 1, length - 1, device=inputs["labels"].device),
+    )
+    return outputs, first
+
+
 def weighted_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    rows: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The weighted mean of -log p over the tokens learnt.
 
     Args:
         logits: (B, T, V), position t scores the token at label t.
         labels: (B, T), `IGNORED` where nothing is learnt.
-        weights: (B,), not negative, not all zero.
+        weights: (R,), one for each row, not negative, not all zero.
+        rows: (B, T), the row of each label in a packed batch; None: R is B, each its own row.
     """
     losses = functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     ).view_as(labels)  # (B, T), 0 where ignored
-    learnt = (labels != IGNORED).sum(dim=1)  # (B,)
-    return (weights * losses.sum(dim=1)).sum() / (weights * learnt).sum()
+    learnt = labels != IGNORED  # (B, T)
+    if rows is None:
+        sums, counts = losses.sum(dim=1), learnt.sum(dim=1)  # (R,)
+    else:
+        sums = torch.zeros_like(weights).index_add(0, rows[learnt], losses[learnt])
+        counts = torch.bincount(rows[learnt], minlength=len(weights))
+    return (weights * sums).sum() / (weights * counts).sum()
 
 
 def save_weights(model: Any, folder: Path) -> None:

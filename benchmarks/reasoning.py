@@ -63,7 +63,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, default=Path("../shared/data"))
     options.add_argument("--only", nargs="+", help="some of the task's jobs")
     options.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="of training")
-    options.add_argument("--size", type=int, default=300, help="training questions of a world")
+    options.add_argument("--size", type=int, default=150, help="training questions of a world")
     options.add_argument("--questions", type=int, default=500, help="test questions of a job")
     options.add_argument("--tokens", type=int, default=None, help="that each student reads")
     options.add_argument("--vote", type=int, default=0)
@@ -124,6 +124,150 @@ def figures_of(metrics: Mapping[str, Any], run: Path) -> dict[str, Any]:
         )
     keys = ("questions", "chosen", "seen", "protocol", "students", "arms", "comparisons", "corpus")
     return {**{key: metrics[key] for key in keys}, "right": right}
+
+
+# ------------------------------------------------------------------ the world
+
+SAMPLES = 8  # chains of each question
+WORLD_TOKENS = 500_000
+KEEPS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "right": {},
+    "majority": {"confidence": 0.6},
+    "agreeing": {},
+    "recovered": {},
+}
+STRATEGIES = ("random", "diversity", "open_endedness")
+PER_QUESTION = 2
+
+
+def world(given: argparse.Namespace) -> None:
+    """Three worlds: all arms in each, what each filter lets through, filters at equal budget."""
+    found = []
+    for number in (1, 2, 3):
+        one = in_world(number, given)
+        found.append(one)
+        keep("world", f"world {number}", one, given)
+    arms = {name: together(found, name) for name in ("scotd", "one_chain", "answer_only")}
+    headline: dict[str, Any] = {"task": "world", "questions": arms["scotd"].shape[1]}
+    headline |= {name: ranged(right) for name, right in arms.items()}
+    for other in ("answer_only", "one_chain"):
+        headline[f"scotd_minus_{other}"] = differ(arms["scotd"], arms[other])
+    for strategy in STRATEGIES[1:]:
+        a, b = (together(found, f"scotd, {name}") for name in (strategy, "random"))
+        headline[f"{strategy}_minus_random"] = differ(a, b)
+    headline["right_for_a_wrong_reason"] = {
+        name: let_through([one["filters"][name] for one in found]) for name in KEEPS
+    }
+    tell(headline)
+
+
+def in_world(number: int, given: argparse.Namespace) -> dict[str, Any]:
+    """One world: its model, its teacher's chains, the runs of the recipe."""
+    from symdistill.worlds import ReasoningWorld, train_tiny_lm
+
+    place = given.out / f"world-{number}"
+    place.mkdir(parents=True, exist_ok=True)
+    drawn = ReasoningWorld.draw(number)
+    base = place / "base"
+    if not (base / "model.safetensors").is_file():
+        train_tiny_lm(drawn.corpus(12_000), base, vocabulary=700, steps=900, learning_rate=5e-3)
+    train = drawn.problems("train", given.size)
+    test = [*drawn.problems("test", given.questions // 2), *drawn.contrasts(given.questions // 2)]
+    write_rows(
+        place / "questions.jsonl",
+        [
+            {
+                "question": item.text, "choices": item.fields["choices"], "gold": item.gold,
+                "split": item.split, "contrast_of": item.fields.get("contrast_of"),
+            }
+            for item in [*train, *test]
+        ],
+    )  # fmt: skip
+    for name, seed in (("teacher", 1), ("other", 2)):
+        drawn.teacher(seed).write_recorded(
+            place / f"{name}.jsonl", train, SAMPLES,
+            lambda item: student_prompt(item, ReasoningFormat()),
+        )  # fmt: skip
+
+    def settings(**changes: Any) -> dict[str, Any]:
+        recorded = {"model": f"recorded:{place}/teacher.jsonl", "api": "completions"}
+        return {
+            "seed": 1,
+            "problems": {"source": str(place / "questions.jsonl")},
+            "teacher": recorded,
+            "rationales": {"samples": SAMPLES, "shots": None},
+            "perplexity_under": None,
+            "decontaminate": {"enabled": False},  # questions of a world are one template
+            "student": None,
+            **changes,
+        }
+
+    def student(arms: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "model": str(base),
+            "arms": arms,
+            "untrained": False,
+            "training_seeds": given.seed,
+            "max_new_tokens": 90,
+            "training": {
+                "method": "full", "learning_rate": 3e-3, "batch_size": 16, "epochs": 1000,
+                "max_tokens": given.tokens or WORLD_TOKENS, "max_length_tokens": 240,
+                "save_every_steps": 100_000,
+            },
+        }  # fmt: skip
+
+    def ran(name: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+        folder = place / name
+        config = ScotdConfig.model_validate(settings(**changes))
+        return run_recipe(config, folder, accept_changes=True), folder
+
+    figures = figures_of(*ran("arms", {"student": student(ARMS)}))
+    for strategy in STRATEGIES:
+        wanted = {"keep": "right", "strategy": strategy, "per_question": PER_QUESTION}
+        arm = {"scotd": {"objective": "scotd"}}
+        right = figures_of(*ran(strategy, {"filter": wanted, "student": student(arm)}))["right"]
+        figures["right"][f"scotd, {strategy}"] = right["scotd"]
+    figures["filters"] = {}
+    for name, more in KEEPS.items():
+        changes: dict[str, Any] = {"filter": {"keep": name, **more}}
+        if name == "agreeing":
+            other = {"model": f"recorded:{place}/other.jsonl", "api": "completions"}
+            changes["more_teachers"] = {"other": other}
+        if name == "recovered":  # a language model reads every chain: two of each question
+            changes["rationales"] = {"samples": 2, "shots": None}
+            changes["filter"]["recovery"] = {"shots": None}
+        _, folder = ran(f"keep-{name}", changes)
+        figures["filters"][name] = reasons_kept(folder, drawn, train)
+    return figures
+
+
+def reasons_kept(run: Path, drawn: Any, items: Sequence[Any]) -> dict[str, int]:
+    """Of the chains that a filter kept: how many are valid, and how many right by a wrong one."""
+    by_text = {item.text: item for item in items}
+    rows = [json.loads(line) for line in (run / "chains.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["teacher"] == "teacher"]
+    checks = [
+        (row["kept"], drawn.check_steps(by_text[row["question"]], row["text"])) for row in rows
+    ]
+    return {
+        "chains": len(checks),
+        "lucky": sum(one.lucky for _, one in checks),
+        "kept": sum(kept for kept, _ in checks),
+        "kept_valid": sum(kept and one.valid for kept, one in checks),
+        "kept_lucky": sum(kept and one.lucky for kept, one in checks),
+    }
+
+
+def let_through(rows: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    """Over all worlds: the share of lucky chains that is kept, and their share of what is kept."""
+    total = {key: sum(row[key] for row in rows) for key in rows[0]}
+    return {
+        "let_through": total["kept_lucky"] / max(1, total["lucky"]),
+        "share_of_kept": total["kept_lucky"] / max(1, total["kept"]),
+        "valid_share_of_kept": total["kept_valid"] / max(1, total["kept"]),
+        "kept": total["kept"],
+    }
 
 
 # ------------------------------------------------------------------ public tasks
@@ -276,7 +420,7 @@ def tell(headline: dict[str, Any]) -> None:
     print(json.dumps(headline), flush=True)
 
 
-TASKS = {"primary": primary, "exploratory": exploratory}
+TASKS = {"world": world, "primary": primary, "exploratory": exploratory}
 
 if __name__ == "__main__":
     main()

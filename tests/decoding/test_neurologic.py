@@ -498,7 +498,7 @@ SPELT = [
     *(b"%d" % i for i in range(30)),
 ]
 NUMBERS = tuple(str(i) for i in range(28))  # most of the tokens
-LONG = ["a", "b", "c", "ab", "bc", "abc", "cab", "a b", "ba c", "c c c", "a*", "b."]
+LONG = ["a", "b", "c", "ab", "bc", "abc", "cab", "a b", "ba c", "c c c", "a*", "b.", "*bc"]
 
 
 @settings(max_examples=60)

@@ -1,28 +1,41 @@
 """What an `skd` run came to, for people: one HTML page, and a summary for the terminal.
 
-Both read metrics.json alone. What a model wrote is text: escaped, with control characters shown.
+Both read metrics.json alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from symdistill.recipes import _page
+from symdistill.recipes._page import Section, Shown, bill, closing, counts, ranged, share
 from symdistill.reporting import read_metrics, words
-from symdistill.reporting.fields import Row, interval, number, part, rows
-from symdistill.reporting.page_tables import flat
-from symdistill.reporting.report import page_template, write_page
-from symdistill.visible import visible
+from symdistill.reporting.fields import Row, number, part, rows
+from symdistill.reporting.report import write_page
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-TEMPLATE = "skd.html.j2"
-
 LEVEL_COLUMNS = ("level", "cut", "kept", "share", "precision (estimate)", "unique", "softly unique")
 UNSEEN_COLUMNS = ("who", "heads", "tails", "accepted by the judge", "against the teacher",
                   "no tail", "distinct tails")  # fmt: skip
+
+ABOUT = (
+    "Report of a run of the recipe skd, seed {seed}. The precision of a filter level is an "
+    "estimate from the critic's labels, not a certificate; intervals are 95 %, heads drawn whole. "
+    "Nobody has read the lines below: symdistill label and symdistill certify are for that."
+)
+ABOUT_LEVELS = (
+    "Every triple is in corpus.jsonl with its score, so it can be cut elsewhere. Uniqueness is "
+    "that of as many lines of each level."
+)
+ABOUT_UNSEEN = (
+    "One greedy tail per head and relation. The judge is of another kind than the critic and was "
+    "trained on other labels; its AUC above says how far to trust it. No tail: cut off, too short, "
+    "or about someone of the examples; it counts as not accepted."
+)
 
 
 def write_report(run: Path) -> Path:
@@ -37,45 +50,33 @@ def write_report(run: Path) -> Path:
 
 def render(metrics: Row) -> str:
     """The page as HTML text."""
-    shown = part(metrics, "examples")
-    review = part(metrics, "review")
-    page: str = page_template("recipes", TEMPLATE).render(
-        name=str(metrics.get("name")),
-        seed=metrics.get("seed"),
-        certificates=words.certificate_sentences(metrics),
-        figures=facts(metrics),
-        judged=judged(metrics),
-        refused={
-            "Heads refused": counts(part(part(metrics, "heads"), "refused")),
-            "Tails refused": counts(part(part(metrics, "inferences"), "refused")),
-            "Samples without an answer": counts(part(part(metrics, "inferences"), "failures")),
-        },
-        level_columns=LEVEL_COLUMNS,
-        levels=[level_row(one) for one in rows(metrics, "levels")],
-        unseen_columns=UNSEEN_COLUMNS,
-        unseen=[unseen_row(one) for one in rows(metrics, "unseen")],
-        examples={
-            "Pass the strictest level": [example(one) for one in rows(shown, "kept")],
-            "Do not": [example(one) for one in rows(shown, "rejected")],
-        },
-        review=rows(review, "lines"),
-        marked=words.count(number(review, "marked")),
-        groups={
-            "Settings": flat(part(metrics, "config")),
-            "Versions": flat(part(metrics, "versions")),
-            "Machine": flat(part(metrics, "machine")),
-        },
-    )
-    return page
+    name, inferences = str(metrics.get("name")), part(metrics, "inferences")
+    sections = [
+        Section("Figures", pairs=facts(metrics)),
+        levels(metrics),
+        Section("Critic and judge", pairs=judged(metrics), level=3),
+    ]
+    if rows(metrics, "unseen"):
+        sections.append(unseen(metrics))
+    sections.append(Section("Some triples"))
+    for title, key in (("Pass the strictest level", "kept"), ("Do not", "rejected")):
+        some = [example(one) for one in rows(part(metrics, "examples"), key)]
+        sections.append(Section(title, texts=some, level=3))
+    for title, why in (
+        ("Heads refused", part(part(metrics, "heads"), "refused")),
+        ("Tails refused", part(inferences, "refused")),
+        ("Samples without an answer", part(inferences, "failures")),
+    ):
+        if why:
+            sections.append(Section(title, pairs=counts(why), level=3))
+    claims = words.certificate_sentences(metrics)
+    about = ABOUT.format(seed=metrics.get("seed"))
+    return _page.render(f"{name}: triples", name, about, claims, [*sections, *closing(metrics)])
 
 
 def facts(metrics: Row) -> list[tuple[str, str]]:
     """The run's figures in words."""
     heads, inferences = part(metrics, "heads"), part(metrics, "inferences")
-    bill = rows(metrics, "bill")
-    cost = [number(one, "cost_usd") for one in bill]
-    known = [one for one in cost if one is not None]
-    total = f"{sum(known):.4f} USD" if len(known) == len(cost) else "price unknown"
     return [
         ("Teacher", str(metrics.get("teacher"))),
         ("Heads", words.count(number(heads, "kept"))),
@@ -84,10 +85,7 @@ def facts(metrics: Row) -> list[tuple[str, str]]:
         ("Distinct triples", words.count(number(inferences, "distinct"))),
         ("Samples without an answer", words.count(number(inferences, "failed"))),
         ("Marked for review", words.count(number(part(metrics, "review"), "marked"))),
-        ("Tokens in", words.count(sum(number(one, "tokens_in") or 0 for one in bill))),
-        ("Tokens out", words.count(sum(number(one, "tokens_out") or 0 for one in bill))),
-        ("Cost", total),
-        ("Time", words.duration(number(metrics, "wall_s"))),
+        *bill(metrics),
     ]
 
 
@@ -99,10 +97,23 @@ def judged(metrics: Row) -> list[tuple[str, str]]:
             found.append((title, "none"))
             continue
         found.append((f"{title}: AUC on unseen heads", ranged(one, "auc", "auc_interval")))
-    share = number(part(metrics, "critic"), "labelled_valid_share")
-    if share is not None:
-        found.append(("Labelled triples that are valid", f"{share:.0%}"))
+    valid = number(part(metrics, "critic"), "labelled_valid_share")
+    if valid is not None:
+        found.append(("Labelled triples that are valid", f"{valid:.0%}"))
     return found
+
+
+def levels(metrics: Row) -> Section:
+    """The filter levels as a table."""
+    body = [level_row(one) for one in rows(metrics, "levels")]
+    return Section("Filter levels", ABOUT_LEVELS, columns=LEVEL_COLUMNS, rows=body)
+
+
+def unseen(metrics: Row) -> Section:
+    """Teacher and students on unseen heads as a table."""
+    body = [unseen_row(one) for one in rows(metrics, "unseen")]
+    title = "Unseen heads: students and teacher"
+    return Section(title, ABOUT_UNSEEN, columns=UNSEEN_COLUMNS, rows=body)
 
 
 def level_row(one: Row) -> list[str]:
@@ -133,64 +144,22 @@ def unseen_row(one: Row) -> list[str]:
     ]
 
 
-def example(one: Row) -> tuple[str, str, str]:
-    """A line to look at: its score, its text, its id."""
+def example(one: Row) -> Shown:
+    """A line to look at, with its score and its id."""
     score = number(one, "score")
-    return "" if score is None else f"{score:.2f}", str(one.get("text")), str(one.get("id"))
-
-
-def counts(found: Row) -> list[tuple[str, str]]:
-    """What was counted by reason, in words."""
-    return [(str(reason), words.count(number(found, reason))) for reason in found]
-
-
-def share(value: float | None) -> str:
-    """A share in percent; a dash where it is not known."""
-    return "–" if value is None else f"{value:.0%}"
-
-
-def ranged(one: Row, key: str, ends: str, *, signed: bool = False) -> str:
-    """A number with its 95 % interval; a dash where it is not known."""
-    value, between = number(one, key), interval(one, ends)
-    if value is None:
-        return "–"
-    form = "+.2f" if signed else ".2f"
-    around = "" if between is None else f" ({between[0]:{form}} to {between[1]:{form}})"
-    return f"{value:{form}}{around}"
+    under = "" if score is None else f"score {score:.2f}"
+    return Shown(str(one.get("text")), under=under, id=str(one.get("id")))
 
 
 def console_summary(
     metrics: Row, *, report: Path | str, next_commands: Sequence[str] = ()
 ) -> Group:
     """The end of a run: its figures, the levels, who says what of unseen heads, some lines."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    parts: list[Any] = [
-        Text.assemble("Run ", (visible(str(metrics.get("name"))), "bold"), ": finished")
+    some = [example(one) for one in rows(part(metrics, "examples"), "kept")]
+    sections = [
+        Section("", pairs=[*facts(metrics), *judged(metrics)]),
+        levels(metrics),
+        unseen(metrics),
+        Section("Some triples that pass the strictest level", texts=some),
     ]
-    for label, said in [*facts(metrics), *judged(metrics)]:
-        parts.append(Text.assemble((f"{label:<32}", "dim"), visible(said)))
-    for title, columns, body in (
-        ("Filter levels", LEVEL_COLUMNS, [level_row(one) for one in rows(metrics, "levels")]),
-        ("Unseen heads", UNSEEN_COLUMNS, [unseen_row(one) for one in rows(metrics, "unseen")]),
-    ):
-        if not body:
-            continue
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in body:
-            table.add_row(*(Text(visible(cell)) for cell in row))
-        parts += [Text(), Text(title, "bold"), table]
-    some = rows(part(metrics, "examples"), "kept")
-    if some:
-        parts += [Text(), Text("Some triples that pass the strictest level:", "bold")]
-        parts += [Text(f"  {visible(' '.join(example(one)[:2]).strip())}") for one in some]
-    parts += [Text(), Text.assemble(("Report: ", "bold"), visible(str(report)))]
-    if next_commands:
-        parts += [Text(), Text("Next, try:", "bold")]
-        for command in next_commands:  # on one line each, to be copied
-            parts.append(Text(f"  {command}", no_wrap=True, overflow="ignore"))
-    return Group(*parts)
+    return _page.console(str(metrics.get("name")), sections, report, next_commands)

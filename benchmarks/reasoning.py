@@ -178,8 +178,9 @@ def in_world(number: int, given: argparse.Namespace) -> dict[str, Any]:
         place / "questions.jsonl",
         [
             {
-                "question": item.text, "choices": item.fields["choices"], "gold": item.gold,
-                "split": item.split, "contrast_of": item.fields.get("contrast_of"),
+                "id": item.id, "question": item.text, "choices": item.fields["choices"],
+                "gold": item.gold, "split": item.split,
+                "contrast_of": item.fields.get("contrast_of"),
             }
             for item in [*train, *test]
         ],
@@ -194,7 +195,7 @@ def in_world(number: int, given: argparse.Namespace) -> dict[str, Any]:
         recorded = {"model": f"recorded:{place}/teacher.jsonl", "api": "completions"}
         return {
             "seed": 1,
-            "problems": {"source": str(place / "questions.jsonl")},
+            "problems": {"source": str(place / "questions.jsonl"), "columns": {"id": "id"}},
             "teacher": recorded,
             "rationales": {"samples": SAMPLES, "shots": None},
             "perplexity_under": None,

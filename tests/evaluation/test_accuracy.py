@@ -117,6 +117,16 @@ def test_contrast_sets_count_only_when_all_are_right() -> None:
         consistency([True, False], ["a", "b"])
 
 
+def test_a_contrast_may_name_the_id_that_the_table_gave() -> None:
+    items = [
+        question("Is ice cold?", "yes_no", source_id="q1"),
+        question("Is ice hot?", "yes_no", source_id="q1b", contrast_of="q1"),
+        question("Is rain wet?", "yes_no", source_id="q2"),
+    ]
+    one, twin, other = contrast_groups(items)
+    assert one == twin != other
+
+
 # -- two students -------------------------------------------------------------------------------
 
 

@@ -200,9 +200,19 @@ def test_each_student_says_what_it_was_trained_on(ran: Ran) -> None:
     alone = [view for view in views if not view.knowledge_ids]
     assert len(alone) == 16
     assert all(view.target in {f" ({letter})" for letter in "ABCD"} for view in alone)
-    id = kept[0]["id"]
-    names = {path.name for path in students_trained_on(ran.folder, id)}
-    assert {"0", "2", "3", "4"} <= names
+
+
+def test_the_students_of_a_chain_are_told(ran: Ran) -> None:
+    students = {one["arm"]: str(number) for number, one in enumerate(ran.metrics["students"])}
+    lines = {line.id: line for line in ran.table("knowledge", Knowledge)}
+    kept = [lines[row["id"]] for row in rows_of(ran.folder / "chains.jsonl") if row["kept"]]
+    first: dict[str, Knowledge] = {}
+    for line in sorted(kept, key=lambda line: line.fields["sample"]):
+        first.setdefault(line.item_id, line)
+    for line in kept[:6]:
+        unread = {"answer_only"} | ({"one_chain"} if first[line.item_id] != line else set())
+        names = {path.name for path in students_trained_on(ran.folder, line.id)}
+        assert names == {students[arm] for arm in ARMS.keys() - unread}
 
 
 def test_a_wrong_chain_is_learnt_with_its_own_answer(place: Place, tmp_path: Path) -> None:

@@ -132,8 +132,17 @@ def chance_level(items: Sequence[Item]) -> float:
 
 
 def contrast_groups(items: Sequence[Item]) -> list[str]:
-    """For each question its contrast set: what its field `contrast_of` names, or its own id."""
-    return [str(item.fields.get("contrast_of") or item.id) for item in items]
+    """For each question its contrast set: what its field `contrast_of` names, or its own id.
+
+    `contrast_of` names another question's id, or the id that its table gave it (`source_id`).
+    """
+    named = {str(item.fields["contrast_of"]) for item in items if item.fields.get("contrast_of")}
+
+    def group(item: Item) -> str:
+        own = str(item.fields.get("source_id"))
+        return str(item.fields.get("contrast_of") or (own if own in named else item.id))
+
+    return [group(item) for item in items]
 
 
 def consistency(correct: Sequence[bool] | Bools, groups: Sequence[Hashable]) -> Share:

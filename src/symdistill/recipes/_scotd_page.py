@@ -131,7 +131,7 @@ def arm_row(one: Row) -> list[str]:
         share(number(one, "no_answer")),
         words.count(number(cost, "prompt_tokens")),
         words.count(number(cost, "generated_tokens")),
-        f"{flops / texts / 1e9:.1f}" if texts and flops is not None else "–",
+        f"{flops / texts / 1e9:.3g}" if texts and flops is not None else "–",
     ]
 
 

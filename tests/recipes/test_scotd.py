@@ -183,6 +183,104 @@ def test_agreement_with_another_teacher_needs_no_gold(tmp_path: Path, settings: 
     assert metrics["corpus"]["side_by_side"]["questions"] == 4
 
 
+def test_each_teacher_is_compared_with_the_others(tmp_path: Path, settings: Make) -> None:
+    config = settings(
+        more_teachers={"other": {"model": "scripted:echo"}},
+        train_on=["teacher", "other"],
+        filter={"keep": "agreeing"},
+    )
+    run_recipe(config, tmp_path / "run")
+    assert {row["teacher"] for row in kept(tmp_path / "run")} == {"teacher"}
+    refused = {row["why_not"] for row in chains(tmp_path / "run") if row["teacher"] == "other"}
+    # the other's chains say nothing but an answer
+    assert refused == {"no rationale", "the other teachers do not agree"}
+
+
+def test_other_teachers_under_the_same_names_are_chosen_from_anew(
+    tmp_path: Path, settings: Make
+) -> None:
+    other = {"model": "scripted:other"}
+    run_recipe(settings(more_teachers={"second": other}), tmp_path / "run")
+    swapped = settings(teacher=other, more_teachers={"second": {"model": "scripted:first"}})
+    run_recipe(swapped, tmp_path / "run", accept_changes=True)
+    assert kept(tmp_path / "run")
+    assert {row["teacher"] for row in kept(tmp_path / "run")} == {"teacher"}
+
+
+def test_what_makes_no_row_is_refused_before_the_filter_counts(
+    tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        recipe_of_scotd, "open_backend",
+        lambda settings, *, seed: ScriptedBackend(
+            lambda prompt, sample: parrot(prompt, 0) if sample else teacher(prompt, 0)
+        ),
+    )  # fmt: skip
+    filters = {"keep": "all", "strategy": "random", "per_question": 1}
+    metrics = run_recipe(settings(filter=filters), tmp_path / "run")
+    assert all("She has" in row["text"] for row in kept(tmp_path / "run"))
+    assert metrics["chosen"]["kept"] == 4
+    assert metrics["chosen"]["refused"] == {"no rationale": 4}
+
+
+def test_a_chain_that_is_too_long_for_the_student_is_refused_by_its_length(
+    tmp_path: Path, settings: Make
+) -> None:
+    from symdistill.recipes._scotd_checking import too_long
+
+    config = settings(student={"training": {"max_length_tokens": 60}})
+    item = Item.make("question", "What?", fields={"answer_kind": "number"}, gold="5")
+    fields = {"answer": "5", "rationale": "word " * 20_000, "logprob_mean": None}
+    long = Knowledge.make("rationale", "x", item.id, fields=fields)
+    short = Knowledge.make("rationale", "y", item.id, fields={**fields, "rationale": "It is."})
+    (found,) = too_long(config, {item.id: item}, [long, short]).items()
+    assert found[0] == long.id and "at most 60" in found[1]
+
+
+def test_lines_that_were_withdrawn_are_not_kept(tmp_path: Path, settings: Make) -> None:
+    metrics = run_recipe(settings(), tmp_path / "run")
+    id = metrics["examples"]["kept"][0]["id"]
+    row = {"id": id, "why": "it is wrong", "when": "2026-11-21"}
+    (tmp_path / "run" / "withdrawn.jsonl").write_text(json.dumps(row) + "\n")
+    again = run_recipe(settings(), tmp_path / "run")
+    assert again["chosen"]["kept"] == metrics["chosen"]["kept"] - 1
+    assert again["chosen"]["refused"]["withdrawn"] == 1
+
+
+def test_questions_that_are_held_out_are_not_refused(tmp_path: Path, settings: Make) -> None:
+    rows = [{key: row[key] for key in ("question", "gold")} for row in QUESTIONS]
+    write_rows(tmp_path / "open.jsonl", rows)
+    config = settings(problems={"source": str(tmp_path / "open.jsonl"), "test_share": 0.5})
+    metrics = run_recipe(config, tmp_path / "run")
+    splits = metrics["questions"]["splits"]
+    assert splits["train"] + splits["test"] == 7 and splits["test"] and splits["train"]
+    assert metrics["questions"]["refused"] == {}
+
+
+def test_gold_that_an_arm_would_learn_must_be_there(
+    tmp_path: Path, settings: Make, scripted: list[ScriptedBackend]
+) -> None:
+    rows = [{**row, "gold": None} if n == 0 else row for n, row in enumerate(QUESTIONS)]
+    write_rows(tmp_path / "lacking.jsonl", rows)
+    config = settings(problems={"source": str(tmp_path / "lacking.jsonl")}, student={})
+    with pytest.raises(InputError, match="'answer_only'"):
+        run_recipe(config, tmp_path / "run")
+    assert not scripted  # nobody was asked
+
+
+def test_the_corpus_is_described_before_anything_is_trained(tmp_path: Path, settings: Make) -> None:
+    heard = Heard()
+    run_recipe(settings(), tmp_path / "run", progress=heard)
+    assert any("20 chains" in line and "right 60%" in line for line in heard.lines)
+    report = json.loads((tmp_path / "run" / "corpus.json").read_text())
+    assert report["teachers"]["teacher"]["questions"] == 4
+
+
+def test_an_estimate_of_recovery_is_an_upper_bound(settings: Make) -> None:
+    _, role = calls(settings(filter={"keep": "recovered"}))
+    assert sum(one.samples for one in role.asks()) == 4 * 5  # type: ignore[operator, union-attr]
+
+
 def test_a_question_of_the_test_is_not_trained_on(tmp_path: Path, settings: Make) -> None:
     leak = {**QUESTIONS[-1], "question": QUESTIONS[-1]["question"].upper(), "split": "train"}
     leak["question"] = f"So: {leak['question']}"
@@ -265,6 +363,19 @@ def test_an_estimate_counts_samples_of_training_questions(settings: Make) -> Non
         ({"train_on": []}, "at least one teacher"),
         ({"primary": ["a", "b"]}, "primary"),
         ({"more_teachers": {"teacher": {"model": "scripted:echo"}}}, "other names"),
+        ({"filter": {"per_question": 3}}, "no per_question"),
+        ({"student": {"training_seeds": []}}, "training seed"),
+        ({"student": {"training_seeds": [1, 1]}}, "training seed"),
+        ({"student": {"arms": {}}}, "at least one arm"),
+        ({"student": {"arms": {"untrained": {}}}}, "another name"),
+        ({"student": {}, "primary": ["scotd", "scotd"]}, "two different"),
+        (
+            {
+                "filter": {"strategy": "likelihood", "per_question": 1},
+                "rationales": {"decoding": {"top_logprobs": None}},
+            },
+            "top_logprobs",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(

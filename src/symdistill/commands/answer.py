@@ -17,7 +17,7 @@ from symdistill.visible import visible
 if TYPE_CHECKING:
     from symdistill.recipes._scotd_settings import ScotdConfig
     from symdistill.records import Item
-    from symdistill.teachers.base import Decoding
+    from symdistill.teachers.base import Reply
 
 out = Console(markup=False, highlight=False, emoji=False)
 
@@ -87,52 +87,48 @@ def _of_run(
 
 
 def _ask(config: ScotdConfig, name: str, folder: Path, item: Item, votes: int) -> dict[str, Any]:
-    from symdistill.recipes._scotd_students import SECOND_TOKENS, greedy
+    """What the student says, and the answer that it comes to."""
+    from symdistill.answers import kind_of
+    from symdistill.recipes._scotd_students import SECOND_TOKENS, greedy, read
     from symdistill.students.reasoning_views import first_prompt, second_prompt, to_read
     from symdistill.teachers.local_backend import LocalBackend
+    from symdistill.verifiers.voting import vote
 
     settings = config.student
     assert settings is not None
     objective = settings.arms[name].objective
-    backend = LocalBackend(str(folder), seed=config.seed)
+    backend = LocalBackend(str(folder), seed=config.seed, batch_size=max(1, votes))
+    decoding = greedy(settings)
+    short = decoding.model_copy(update={"max_new_tokens": SECOND_TOKENS})
+    if votes:
+        decoding = decoding.model_copy(update={"temperature": settings.vote_temperature})
 
-    async def all_of(prompts: Sequence[str], samples: int, decoding: Decoding) -> list[Any]:
-        sent = (backend.send(prompt, samples, decoding) for prompt in prompts)
-        return [one for some in await asyncio.gather(*sent) for one in some.replies]
-
-    async def work() -> tuple[list[str], list[str]]:
+    async def work() -> list[list[Reply]]:
+        """For every sample the replies of its one or two steps."""
         await backend.start()
         try:
-            decoding = greedy(settings)
-            drawn = decoding.model_copy(update={"temperature": settings.vote_temperature})
             prompt = first_prompt(objective, item, config.format)
-            said = await all_of([prompt], votes or 1, drawn if votes else decoding)
-            texts = [one.text for one in said]
-            second = [second_prompt(objective, item, text, config.format) for text in texts]
-            if second[0] is None:
-                return texts, texts
-            short = decoding.model_copy(update={"max_new_tokens": SECOND_TOKENS})
-            last = await all_of([one or "" for one in second], 1, short)
-            return texts, [one.text for one in last]
+            said = (await backend.send(prompt, votes or 1, decoding)).replies
+            seconds = [second_prompt(objective, item, one.text, config.format) for one in said]
+            if seconds[0] is None:
+                return [[one] for one in said]
+            sent = (backend.send(text or "", 1, short) for text in seconds)
+            last = await asyncio.gather(*sent)
+            return [[one, *more.replies] for one, more in zip(said, last, strict=True)]
         finally:
             await backend.close()
 
-    texts, last = asyncio.run(work())
-    return _told(item, texts, [to_read(objective, text) for text in last])
-
-
-def _told(item: Item, texts: Sequence[str], last: Sequence[str]) -> dict[str, Any]:
-    from symdistill.answers import kind_of
-    from symdistill.recipes._scotd_students import read
-    from symdistill.verifiers.voting import vote
-
-    found = [read(item, text) for text in last]
+    steps = asyncio.run(work())
+    found = [
+        read(item, to_read(objective, last.text), complete=last.finish_reason != "length")
+        for *_, last in steps
+    ]
     said = vote([one["answer"] for one in found], kind_of(item))
     shown = next((k for k, one in enumerate(found) if one["answer"] == said.answer), 0)
     return {
         "answer": said.answer,
         "reason": "" if said.answer is not None else found[shown]["reason"],
-        "text": texts[shown] if texts[shown] == last[shown] else f"{texts[shown]}\n{last[shown]}",
+        "text": "\n".join(one.text for one in steps[shown]),
         "votes": dict(said.counts),
         "confidence": said.confidence,
     }

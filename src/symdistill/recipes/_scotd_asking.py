@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -47,9 +47,8 @@ def read_questions(config: ScotdConfig, refused: Counter[str]) -> list[Item]:
     refused["a test question without a right answer"] += sum(item.gold is None for item in test)
     test = [item for item in test if item.gold is not None]
     train = [item for item in items if item.id not in for_test and item.split in (None, "train")]
-    refused["a test question, too"] += sum(
-        item.id in for_test and item.split != "test" for item in items
-    )
+    if wanted.test is not None:
+        refused["a test question, too"] += sum(item.id in for_test for item in items)
     left = [item for item in items if item.id not in for_test and item.split not in (None, "train")]
     if wanted.limit is not None:
         train = draw(train, wanted.limit, config.seed)
@@ -77,7 +76,9 @@ def read_shots(source: str | None, kind: str) -> list[Shot]:
     shots = []
     needed = ["question", "rationale", "answer"]
     for number, row in read_rows(path, needed, what="worked examples"):
-        lacking = [row] if isinstance(row, str) else [one for one in needed if not row.get(one)]
+        lacking = (
+            [row] if isinstance(row, str) else [one for one in needed if row.get(one) in (None, "")]
+        )
         if isinstance(row, str) or lacking:
             raise InputError(
                 f"expected question, rationale and answer in each worked example; row {number} of "
@@ -110,6 +111,23 @@ def check_delimiter(form: ReasoningFormat, item: Item) -> None:
             "expected words in format.delimiter that announce an answer, such as "
             f"' So the answer is: '; got {form.delimiter!r}; change it"
         )
+
+
+def check_gold(config: ScotdConfig, items: Iterable[Item]) -> None:
+    """Refuse arms that learn gold answers which are not there, before anything is asked.
+
+    Raises:
+        InputError: such an arm, and a training question without its gold answer.
+    """
+    arms = config.student.arms if config.student else {}
+    lacking = [item for item in items if item.split == "train" and item.gold is None]
+    for name, arm in arms.items():
+        if lacking and arm.objective == "answer_only" and arm.labels == "gold":
+            raise InputError(
+                f"expected a right answer to every question for training, as the arm {name!r} "
+                f"learns them; {len(lacking)} have none, such as {lacking[0].text[:60]!r}; set its "
+                "labels to teacher, leave it out, or take those questions out"
+            )
 
 
 def teacher_prompt(

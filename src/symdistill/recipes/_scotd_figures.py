@@ -7,6 +7,7 @@ predictions.jsonl   what every student said of every test question
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +20,6 @@ from symdistill.datafiles import write_rows
 from symdistill.evaluation.accuracy import (
     accuracy,
     chance_level,
-    consistency,
     contrast_groups,
     effect_words,
     holm,
@@ -40,6 +40,7 @@ from symdistill.tables import iter_records, write_records
 from symdistill.verifiers.extraction import EXTRACTOR_VERSION
 
 EXAMPLES = 10
+SCORED_WORDS = 1000  # of a chain; the scores of a longer one would not fit into memory
 
 
 def corpus(
@@ -52,7 +53,7 @@ def corpus(
     """What the chains are like, by teacher, before anything is trained on them."""
     correct = {one.knowledge_id: one for one in right.records}
     odd = perplexities(run, config, items, by_teacher)
-    return corpus_report(
+    report = corpus_report(
         Sample(
             name,
             line.item_id,
@@ -67,6 +68,23 @@ def corpus(
         for line in lines
         for _ in line.lineage  # what was said twice counts twice
     )
+    run.write_json("corpus.json", report)
+    for name, own in report["teachers"].items():
+        run.progress.say(f"{name}: {in_words(own)}")
+    return report
+
+
+def in_words(own: Mapping[str, Any]) -> str:
+    """The corpus of a teacher in one line; corpus.json and the report hold all of it."""
+    said = [f"{own['samples']:,} chains", f"an answer in {own['parsed_share']:.0%}"]
+    if own["pass_rate"]:
+        said.append(f"right {own['pass_rate']['share']:.0%}")
+    if own["tokens"]:
+        said.append(f"{own['tokens']['p50']:.0f} tokens (median)")
+    if own["perplexity"]:
+        said.append(f"perplexity {own['perplexity']['p50']:.1f} (median)")
+    said.append(f"{own['repetition_share']:.0%} repeat themselves")
+    return ", ".join(said)
 
 
 def perplexities(
@@ -82,9 +100,13 @@ def perplexities(
 
     reference = resolve(config.perplexity_under)
     lines = {line.id: line for some in by_teacher.values() for line in some if line.text.strip()}
+    long = {id for id, line in lines.items() if len(line.text.split()) > SCORED_WORDS}
+    if long:
+        run.progress.say(f"{len(long)} chains of over {SCORED_WORDS} words get no perplexity")
+    lines = {id: line for id, line in lines.items() if id not in long}
 
     def make() -> Mapping[str, Any]:
-        model = LocalTeacher(reference, batch_size=16)
+        model = LocalTeacher(reference, batch_size=4)
         ids = sorted(lines)
         prompts = [f"{question_text(items[lines[id].item_id])}\n" for id in ids]
         with run.progress.stage("perplexity", len(ids), "chains") as advance:
@@ -129,7 +151,7 @@ def figures(
     written: Mapping[str, StoredFolder],
     lines: Sequence[Knowledge],
     right: Stored[Verdict],
-    recovered: Stored[Verdict] | None,
+    opinion: Stored[Verdict] | None,
     chosen: Stored[Verdict],
     review: Sequence[Verdict],
     described: Mapping[str, Any],
@@ -140,10 +162,14 @@ def figures(
 ) -> dict[str, Any]:
     """Write tables, chains.jsonl and predictions.jsonl; gives what goes to metrics.json."""
     test = [item for item in items.values() if item.split == "test"]
-    verdicts = [*right.records, *(recovered.records if recovered else []), *chosen.records]
+    write_predictions(run, items, said)
+    verdicts = [*right.records, *(opinion.records if opinion else []), *chosen.records]
+    unchecked = {row["item_id"] for one in said for row in [*one.rows, *one.votes]
+                 if row["status"] != "ok"}  # fmt: skip
+    said = [one.without(unchecked) for one in said]
+    test = [item for item in test if item.id not in unchecked]
     write_tables(run, items, written, lines, verdicts, review, views)
     write_chains(run, items, lines, right, chosen)
-    write_predictions(run, items, said)
     kept = sum(one.score == 1.0 for one in chosen.records)
     stages = run.stages()
     return {
@@ -162,7 +188,8 @@ def figures(
             "keep": config.filter.keep,
             "strategy": config.filter.strategy,
         },
-        "recovery": None if recovered is None else reasons(recovered.records),
+        "opinion": None if opinion is None else reasons(opinion.records),
+        "unchecked": len(unchecked),
         "seen": seen,
         "protocol": f"generative exact match, extractor version {EXTRACTOR_VERSION}",
         "students": [dict(folder.notes) for folder in students],
@@ -224,8 +251,7 @@ def arms(config: ScotdConfig, said: Sequence[Said], test: Sequence[Item]) -> lis
             "cost": answering_cost(shape, rows),
         }
         if len(set(groups)) < len(groups):
-            of_seed = [f"{seed} {group}" for seed in range(len(mine)) for group in groups]
-            both = consistency(right.ravel(), of_seed)
+            both = accuracy(*whole_sets(right, groups))
             row["consistency"] = both.share
             row["consistency_interval"] = [both.low, both.high]
         if mine[0].votes:
@@ -263,6 +289,24 @@ def comparisons(
     for place, p in holm(exploratory).items():
         found[int(place)]["p_holm"] = p
     return found
+
+
+def whole_sets(
+    right: NDArray[np.bool_], groups: Sequence[str]
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """For each contrast set of two or more, and each seed, whether all its answers are right.
+
+    Args:
+        right: (S, N).
+        groups: (N,) the contrast set of each question.
+
+    Returns:
+        (S x G,) and the set of each, as the seeds of a set belong together.
+    """
+    sets = [name for name, size in Counter(groups).items() if size > 1]
+    rows = [[k for k, group in enumerate(groups) if group == name] for name in sets]
+    whole = [[of_seed[one].all() for one in rows] for of_seed in right]
+    return np.array(whole, dtype=bool).ravel(), sets * len(right)
 
 
 def student_shape(model: str) -> Shape:
@@ -347,10 +391,12 @@ def write_chains(
 
 def write_predictions(run: Run, items: Mapping[str, Item], said: Sequence[Said]) -> None:
     """predictions.jsonl: what every student said."""
+    path = run.folder / "predictions.jsonl"
     if not said:
+        path.unlink(missing_ok=True)  # of earlier settings
         return
     write_rows(
-        run.folder / "predictions.jsonl",
+        path,
         (
             {
                 "arm": one.arm,

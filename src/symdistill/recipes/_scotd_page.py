@@ -114,6 +114,7 @@ def facts(metrics: Row) -> list[tuple[str, str]]:
         ("Chains trained on", words.count(number(chosen, "kept"))),
         ("Chance level of the test", share(number(seen, "chance"))),
         ("Smallest difference it sees", "–" if effect is None else f"{effect:.3f}"),
+        ("Test questions not checked", words.count(number(metrics, "unchecked"))),
         ("Marked for review", words.count(number(part(metrics, "review"), "marked"))),
         *bill(metrics),
     ]  # fmt: skip

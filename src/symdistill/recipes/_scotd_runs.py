@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from symdistill.config import load_config
@@ -59,13 +59,16 @@ def read_run(folder: Path) -> ScotdRun:
             f"expected the folder of a run of scotd at {folder}; there is none; make one with "
             "`symdistill run scotd`"
         )
+    config = load_config(path, ScotdConfig)
+    student = config.student
+    arms = product(student.training_seeds, student.arms) if student else ()
     students = {}
-    steps = (folder / "students").glob("[0-9]*/step.json")
-    for step in sorted(steps, key=lambda one: int(one.parent.name)):
-        notes = json.loads(step.read_text("utf-8"))["notes"]
-        students[notes["arm"], notes["seed"]] = step.parent
+    for number, (seed, arm) in enumerate(arms):
+        place = folder / "students" / str(number)
+        if (place / "step.json").is_file():
+            students[arm, seed] = place
     if not students or not (folder / "tables" / "items.parquet").is_file():
         raise InputError(
             f"expected a finished run with students at {folder}; got one without; run it to its end"
         )
-    return ScotdRun(folder, load_config(path, ScotdConfig), students)
+    return ScotdRun(folder, config, students)

@@ -119,8 +119,9 @@ class FilterSettings(Settings):
 
     @model_validator(mode="after")
     def _has_its_number(self) -> FilterSettings:
-        if self.strategy != "all" and self.per_question is None:
-            raise ValueError(f"expected per_question with strategy {self.strategy}")
+        if (self.strategy == "all") != (self.per_question is None):
+            needs = "no per_question" if self.strategy == "all" else "per_question"
+            raise ValueError(f"expected {needs} with strategy {self.strategy}")
         return self
 
 
@@ -178,7 +179,16 @@ class StudentSettings(Settings):
     def _are_there(cls, arms: dict[str, ArmSettings]) -> dict[str, ArmSettings]:
         if not arms:
             raise ValueError("expected at least one arm; student: null trains none")
+        if "untrained" in arms:
+            raise ValueError("expected another name than 'untrained', which is the model before")
         return arms
+
+    @field_validator("training_seeds")
+    @classmethod
+    def _differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError("expected at least one training seed, each once")
+        return seeds
 
 
 class ScotdConfig(Config):
@@ -226,6 +236,12 @@ class ScotdConfig(Config):
             raise ValueError("expected at least one teacher in train_on")
         if self.filter.keep == "agreeing" and len(teachers) < 2:
             raise ValueError("expected more_teachers with filter.keep: agreeing")
+        if self.filter.strategy == "likelihood" and self.rationales.decoding.top_logprobs is None:
+            raise ValueError(
+                "expected rationales.decoding.top_logprobs: 0 with strategy likelihood"
+            )
+        if self.primary and len(set(self.primary)) < 2:
+            raise ValueError("expected two different arms in primary")
         arms = list(self.student.arms) if self.student else []
         for name in self.primary or ():
             if name not in arms:

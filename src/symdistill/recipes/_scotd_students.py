@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ class Said:
     seed: int
     rows: Sequence[Mapping[str, Any]]
     votes: Sequence[Mapping[str, Any]]
+
+    def without(self, ids: Collection[str]) -> Said:
+        """The same without some questions."""
+        rows, votes = (
+            [row for row in some if row["item_id"] not in ids] for some in (self.rows, self.votes)
+        )
+        return replace(self, rows=rows, votes=votes)
 
 
 def views_of(
@@ -127,12 +134,14 @@ def ask_student(
     who = student_settings(settings.model if folder is None else str(folder))
     label = f"ask {name}{of_seed(settings, seed)}"
     decoding = greedy(settings)
-    rows = answers(run, config, who, arm.objective, test, decoding, 1, label)
+    step = f"said-{content_hash([name, seed])}"
+    rows = answers(run, config, step, who, arm.objective, test, decoding, 1, label)
     votes: list[dict[str, Any]] = []
     if settings.vote:
         drawn = decoding.model_copy(update={"temperature": settings.vote_temperature})
         n = settings.vote
-        many = answers(run, config, who, arm.objective, test, drawn, n, f"{label}, vote of {n}")
+        label += f", vote of {n}"
+        many = answers(run, config, f"{step}-vote", who, arm.objective, test, drawn, n, label)
         votes = [counted(item, many[k * n : (k + 1) * n]) for k, item in enumerate(test)]
     return Said(name, seed, rows, votes)
 
@@ -140,6 +149,7 @@ def ask_student(
 def answers(
     run: Run,
     config: ScotdConfig,
+    step: str,
     who: TeacherSettings,
     objective: Objective,
     test: Sequence[Item],
@@ -185,10 +195,10 @@ def answers(
         return {"rows": rows}
 
     stored = run.values(
-        f"said-{content_hash([label, who.model])}", make, stage="test", who=dict(backend.identity),
+        step, make, stage="test", who=dict(backend.identity),
         asks=content_hash([one.prompt for one in first], 64), decoding=decoding, samples=samples,
         objective=objective, format=config.format, extractor=EXTRACTOR_VERSION,
-        gold=[item.gold for item in test],
+        questions=[[item.id, item.gold, kind_of(item), choices_of(item)] for item in test],
     )  # fmt: skip
     return list(stored["rows"])
 
@@ -212,7 +222,7 @@ def counted(item: Item, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     right = check(item, Extracted(said.answer, "", True, reason))
     return {
         "item_id": item.id, "answer": said.answer, "correct": right.correct,
-        "confidence": said.confidence, "tied": said.tied,
+        "status": right.status, "confidence": said.confidence, "tied": said.tied,
         "tokens": sum(row["tokens"] for row in rows),
         "prompt_tokens": sum(row["prompt_tokens"] for row in rows),
     }  # fmt: skip

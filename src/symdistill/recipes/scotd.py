@@ -38,11 +38,11 @@ from typing import Any
 from symdistill.answers import kind_of
 from symdistill.errors import InputError
 from symdistill.estimate import RoleCalls
-from symdistill.pool import withdrawn_ids
 from symdistill.recipes._asking import asked, failure, told
 from symdistill.recipes._scotd_asking import (
     chain,
     check_delimiter,
+    check_gold,
     question_text,
     read_questions,
     read_shots,
@@ -53,8 +53,9 @@ from symdistill.recipes._scotd_checking import (
     check_answers,
     choose,
     distinct,
-    recover_answers,
+    recovery_ask,
     screened,
+    second_opinion,
 )
 from symdistill.recipes._scotd_figures import corpus, figures, what_can_be_seen
 from symdistill.recipes._scotd_settings import ScotdConfig
@@ -74,7 +75,7 @@ from symdistill.run import Run, Stored, StoredFolder
 from symdistill.selection.contamination import Contamination, Overlap
 from symdistill.tables import read_records, write_records
 from symdistill.teachers import open_backend
-from symdistill.teachers.base import Ask, Failed
+from symdistill.teachers.base import Ask, Decoding, Failed
 from symdistill.verifiers.extraction import EXTRACTOR_VERSION
 
 TEACHER = "teacher"
@@ -89,27 +90,27 @@ def scotd(run: Run, config: ScotdConfig) -> dict[str, Any]:
     items = {item.id: item for item in read_records(questions.folder / "items.parquet", Item)}
     test = [item for item in items.values() if item.split == "test"]
     check_delimiter(config.format, next(iter(items.values())))
+    check_gold(config, items.values())
+    seen = what_can_be_seen(run, config, test)
     written = {name: ask_teachers(run, config, items, questions, name) for name in config.teachers}
     chains = {name: chains_of(folder) for name, folder in written.items()}
-    lines = distinct([line for some in chains.values() for line in some])
+    order = [*config.train_on, *(name for name in chains if name not in config.train_on)]
+    lines = distinct([line for name in order for line in chains[name]])
     if not lines:
         raise InputError(f"no chain was written ({failures(written)}); change the teacher")
 
     right = check_answers(run, items, written, lines)
-    recovered = None
-    if config.filter.keep == "recovered":
-        recovered = recover_answers(run, config, items, right, lines)
+    opinion = second_opinion(run, config, items, written, chains, right)
     review = screened(run, config, lines)
     marked = {one.knowledge_id: one.reason for one in review} if refuses(config) else {}
-    chosen = choose(run, config, items, chains, right, recovered, marked)
+    chosen = choose(run, config, items, written, chains, right, opinion, marked)
     described = corpus(run, config, items, chains, right)
-    seen = what_can_be_seen(run, config, test)
 
     said: list[Said] = []
     views: list[View] = []
     students: list[StoredFolder] = []
     if config.student is not None and test:
-        kept = learnable(run, chosen, lines)
+        kept = learnable(chosen, lines)
         if config.student.untrained:
             said.append(ask_student(run, config, UNTRAINED, 0, None, test))
         arms = product(config.student.training_seeds, config.student.arms.items())
@@ -121,9 +122,11 @@ def scotd(run: Run, config: ScotdConfig) -> dict[str, Any]:
             students.append(student)
             views += rows if seed == config.student.training_seeds[0] else []
             said.append(ask_student(run, config, name, seed, student.folder, test))
+        drop_students(run, len(students))
     else:
+        drop_students(run, 0)
         run.progress.say("no students: " + ("there is no test question" if not test else "null"))
-    return figures(run, config, questions, items, written, lines, right, recovered, chosen, review,
+    return figures(run, config, questions, items, written, lines, right, opinion, chosen, review,
                    described, seen, views, students, said)  # fmt: skip
 
 
@@ -219,14 +222,9 @@ def ask_teachers(
     )
 
 
-def learnable(run: Run, chosen: Stored[Verdict], lines: Sequence[Knowledge]) -> list[Knowledge]:
-    """The chosen chains that were not withdrawn, each question's in the order of their drawing."""
-    gone = withdrawn_ids(run.folder)
-    kept = {
-        one.knowledge_id
-        for one in chosen.records
-        if one.score == 1.0 and one.knowledge_id not in gone
-    }
+def learnable(chosen: Stored[Verdict], lines: Sequence[Knowledge]) -> list[Knowledge]:
+    """The chosen chains, each question's in the order in which they were drawn."""
+    kept = {one.knowledge_id for one in chosen.records if one.score == 1.0}
     return sorted(
         (line for line in lines if line.id in kept),
         key=lambda line: (line.item_id, line.fields["sample"], line.id),
@@ -234,15 +232,34 @@ def learnable(run: Run, chosen: Stored[Verdict], lines: Sequence[Knowledge]) -> 
 
 
 def scotd_calls(config: ScotdConfig) -> list[RoleCalls]:
-    """What the recipe will ask of teachers, for an estimate."""
+    """What the recipe will ask of teachers, for an estimate.
+
+    Which chains will be right is not known, so what recovers answers is asked at most about all of
+    them, each as long as may be.
+    """
     items = [one for one in read_questions(config, Counter()) if one.split == "train"]
-    return [
+    samples = config.rationales.decoding
+    calls = [
         RoleCalls(
-            TEACHER if name == TEACHER else f"{TEACHER} {name}", who, config.seed,
-            config.rationales.decoding, partial(asks_of, config, name, items),
+            TEACHER if name == TEACHER else f"{TEACHER} {name}", who, config.seed, samples,
+            partial(asks_of, config, name, items),
         )
         for name, who in config.teachers.items()
     ]  # fmt: skip
+    if config.filter.keep == "recovered":
+        settings = config.filter.recovery
+        longest = " word" * samples.max_new_tokens
+        decoding = Decoding(temperature=0.0, max_new_tokens=settings.max_new_tokens)
+
+        def asks() -> list[Ask]:
+            shots = read_shots(settings.shots, kind_of(items[0])) if items else []
+            number = config.rationales.samples * len(config.train_on)
+            return [
+                Ask(recovery_ask(config, item, longest, shots), item.id, number) for item in items
+            ]
+
+        calls.append(RoleCalls("recovery, at most", settings.model, config.seed, decoding, asks))
+    return calls
 
 
 # -- small parts ---------------------------------------------------------------------------------
@@ -262,6 +279,13 @@ def chains_of(written: StoredFolder) -> list[Knowledge]:
 def trained_on(items: Mapping[str, Item]) -> dict[str, Item]:
     """The questions for training."""
     return {id: item for id, item in items.items() if item.split == "train"}
+
+
+def drop_students(run: Run, number: int) -> None:
+    """Remove the students of earlier settings, which had more of them."""
+    for folder in (run.folder / "students").glob("[0-9]*"):
+        if folder.name.isdecimal() and int(folder.name) >= number:
+            shutil.rmtree(folder)
 
 
 def refuses(config: ScotdConfig) -> bool:

@@ -13,8 +13,10 @@ primary      last-letter concatenation and tracking of three shuffled objects: c
              THE PRIMARY ENDPOINT, named before the first run: accuracy of `scotd` minus that of
              `answer_only`, greedy answers, over the questions of both tasks and the training
              seeds. All else is exploratory, `scotd` minus `one_chain` among it.
-exploratory  correct-only chains of PaLM-540B (CommonsenseQA, SVAMP), Codex (BIG-Bench Hard) and
-             gpt-3.5 (date, StrategyQA); a development part is held out by question.
+exploratory  correct-only chains of PaLM-540B (CommonsenseQA, e-SNLI, SVAMP), Codex (BIG-Bench Hard,
+             the tasks with options) and gpt-3.5 (date, StrategyQA); a development part is held out,
+             e-SNLI by premise, date by scenario, the others by question. The file of e-SNLI holds
+             rationales without their answers: the answer stored beside each is put behind it.
 
 All arms of a task read the same number of tokens (`--tokens`). Each job is a run of the recipe
 under `--out` and is resumed there; the figures of a job enter benchmarks/results/reasoning.json as
@@ -34,11 +36,13 @@ import numpy as np
 
 from benchmarks.result import FOLDER, commit, finish
 from symdistill.datafiles import write_rows
-from symdistill.evaluation.accuracy import accuracy, paired_over_seeds
+from symdistill.evaluation.accuracy import accuracy, contrast_groups, paired_over_seeds
 from symdistill.recipes import run_recipe
 from symdistill.recipes._scotd_asking import read_questions
 from symdistill.recipes._scotd_settings import ScotdConfig
+from symdistill.records import Item, content_hash
 from symdistill.students.reasoning_views import ReasoningFormat, student_prompt
+from symdistill.tables import read_records
 
 RESULT = FOLDER / "reasoning.json"
 ARMS = {
@@ -49,11 +53,15 @@ ARMS = {
 PRIMARY = ("last_letter", "shuffled")
 EXPLORATORY = {
     "cqa": "palm540b__cqa",
+    "esnli": "palm540b__esnli",
+    "bbh": "codex__bbh",
     "svamp": "palm540b__svamp",
     "date": "gpt35__date",
     "strategyqa": "gpt35__strategyqa",
 }
 LIMIT = 1000  # training questions of an exploratory task
+HELD_OUT = 0.3  # share of an exploratory task's questions
+SAME = ("tokens", "seeds", "questions_asked_for")  # what jobs must share to be put together
 
 
 def main() -> None:
@@ -86,13 +94,15 @@ def primary(given: argparse.Namespace) -> None:
     """Both tasks with all arms; then the endpoint over both."""
     for task in given.only or PRIMARY:
         keep("primary", task, job(task, given, public_task(task, given)), given)
-    rows = known().get("primary", {})
-    found = {}
-    for other in ("answer_only", "one_chain"):
-        a, b = (together([rows[task] for task in PRIMARY if task in rows], name)
-                for name in ("scotd", other))  # fmt: skip
-        found[f"scotd_minus_{other}"] = differ(a, b)
-    tell({"task": "primary", "tasks": sorted(rows), "primary": "scotd_minus_answer_only", **found})
+    rows = [known()["primary"].get(task) for task in PRIMARY]
+    if None in rows or len({json.dumps([row[key] for key in SAME]) for row in rows}) > 1:
+        print("the endpoint needs both tasks at the same settings", flush=True)
+        return
+    found = {
+        f"scotd_minus_{other}": differ(rows, "scotd", other)
+        for other in ("answer_only", "one_chain")
+    }
+    tell({"task": "primary", "tasks": PRIMARY, "primary": "scotd_minus_answer_only", **found})
 
 
 def exploratory(given: argparse.Namespace) -> None:
@@ -101,8 +111,7 @@ def exploratory(given: argparse.Namespace) -> None:
         keep("exploratory", task, job(task, given, public_task(task, given)), given)
     rows = known().get("exploratory", {})
     tell({"task": "exploratory", "scotd_minus_answer_only": {
-        name: differ(np.array(row["right"]["scotd"]), np.array(row["right"]["answer_only"]))
-        for name, row in rows.items()
+        name: differ([row], "scotd", "answer_only") for name, row in rows.items()
     }})  # fmt: skip
 
 
@@ -123,7 +132,9 @@ def figures_of(metrics: Mapping[str, Any], run: Path) -> dict[str, Any]:
             [bool(row["correct"]) for row in mine if row["mode"] == "greedy"]
         )
     keys = ("questions", "chosen", "seen", "protocol", "students", "arms", "comparisons", "corpus")
-    return {**{key: metrics[key] for key in keys}, "right": right}
+    items = read_records(run / "tables" / "items.parquet", Item)
+    groups = contrast_groups([item for item in items if item.split == "test"])
+    return {**{key: metrics[key] for key in keys}, "right": right, "groups": groups}
 
 
 # ------------------------------------------------------------------ the world
@@ -148,14 +159,13 @@ def world(given: argparse.Namespace) -> None:
         one = in_world(number, given)
         found.append(one)
         keep("world", f"world {number}", one, given)
-    arms = {name: together(found, name) for name in ("scotd", "one_chain", "answer_only")}
-    headline: dict[str, Any] = {"task": "world", "questions": arms["scotd"].shape[1]}
-    headline |= {name: ranged(right) for name, right in arms.items()}
+    headline: dict[str, Any] = {"task": "world", "questions": sum(len(x["groups"]) for x in found)}
+    headline |= {name: ranged(found, name) for name in ARMS}
     for other in ("answer_only", "one_chain"):
-        headline[f"scotd_minus_{other}"] = differ(arms["scotd"], arms[other])
+        headline[f"scotd_minus_{other}"] = differ(found, "scotd", other)
     for strategy in STRATEGIES[1:]:
-        a, b = (together(found, f"scotd, {name}") for name in (strategy, "random"))
-        headline[f"{strategy}_minus_random"] = differ(a, b)
+        pair = (f"scotd, {strategy}", "scotd, random")
+        headline[f"{strategy}_minus_random"] = differ(found, *pair)
     headline["right_for_a_wrong_reason"] = {
         name: let_through([one["filters"][name] for one in found]) for name in KEEPS
     }
@@ -282,13 +292,16 @@ def public_task(task: str, given: argparse.Namespace) -> dict[str, Any]:
     source = f"gpt35__{task}" if task in PRIMARY else EXPLORATORY[task]
     rows = list(read_chains(given.data / "rationales" / f"{source}.jsonl.gz"))
     questions = {row["item_id"]: row for row in rows}
-    write_rows(place / "questions.jsonl", [question_of(row) for row in questions.values()])
+    asked = [question_of(row) for row in questions.values()]
+    if task not in PRIMARY:
+        asked = [one | {"split": split_of(task, one["question"])} for one in asked]
+    write_rows(place / "questions.jsonl", asked)
     problems: dict[str, Any] = {"source": str(place / "questions.jsonl")}
     if task in PRIMARY:
         write_rows(place / "test.jsonl", puzzles(task, questions.values(), given.questions))
         problems["test"] = str(place / "test.jsonl")
     else:
-        problems |= {"limit": LIMIT, "test_share": 0.3, "test_limit": given.questions}
+        problems |= {"limit": LIMIT, "test_limit": given.questions}
     settings: dict[str, Any] = {
         "seed": 1,
         "problems": problems,
@@ -314,11 +327,31 @@ def public_task(task: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_chains(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of rationales; a question without an `item_id` has one chain."""
+    """The rows of a file of rationales; a question without an `item_id` has one chain.
+
+    A question of two parts is put into one, an answer that was stored apart is put behind its
+    rationale, and of BIG-Bench Hard the tasks with options are taken.
+    """
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         for line in stream:
-            row = json.loads(line)
-            yield {"item_id": row["id"], **row}
+            row = {"item_id": None, **json.loads(line)}
+            row["item_id"] = row["item_id"] or row["id"]
+            if "premise" in row:
+                row["question"] = f"{row['premise']}\nDoes it follow that {row['hypothesis']}"
+                if row.get("llm_label"):
+                    row["text"] += f" So the answer is: {row['llm_label']}"
+            if "bbh" in path.name and not (row.get("choices") and row["gold_index"] is not None):
+                continue
+            yield row
+
+
+def split_of(task: str, question: str) -> str:
+    """Train or test, by what must stay together: the premise, the scenario, the question."""
+    shared = question.partition("\nDoes it follow")[0]
+    if task == "date":
+        shared = question.partition("What is the date")[0]
+    place = int(content_hash(["held out", task, shared]), 16) / 16**16
+    return "test" if place < HELD_OUT else "train"
 
 
 def question_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -377,20 +410,28 @@ def together(rows: Sequence[Mapping[str, Any]], arm: str) -> Any:
     return np.concatenate([np.array(row["right"][arm], dtype=bool) for row in rows], axis=1)
 
 
-def differ(a: Any, b: Any) -> dict[str, Any]:
-    """A paired difference over questions and seeds."""
-    found = paired_over_seeds(a, b)
+def groups_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """(N,) what belongs together: the questions of a contrast set of one job."""
+    return [f"{job} {group}" for job, row in enumerate(rows) for group in row["groups"]]
+
+
+def differ(rows: Sequence[Mapping[str, Any]], arm: str, other: str) -> dict[str, Any]:
+    """A paired difference over the questions and seeds of several jobs."""
+    found = paired_over_seeds(together(rows, arm), together(rows, other), groups_of(rows))
     return {
         "difference": found.estimate, "interval": [found.low, found.high], "p": found.p,
         "by_seed": list(found.per_seed), "covers": found.covers,
     }  # fmt: skip
 
 
-def ranged(right: Any) -> dict[str, Any]:
-    """A share with its interval; the runs of a question belong together."""
-    numbers = np.tile(np.arange(right.shape[1]), right.shape[0])
-    found = accuracy(right.ravel(), numbers.tolist())
-    return {"accuracy": found.share, "interval": [found.low, found.high]}
+def ranged(rows: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
+    """An arm's share of right answers, its interval over other questions, and by seed."""
+    right = together(rows, arm)
+    found = accuracy(right.ravel(), groups_of(rows) * len(right))
+    return {
+        "accuracy": found.share, "interval": [found.low, found.high],
+        "by_seed": right.mean(axis=1).tolist(),
+    }  # fmt: skip
 
 
 def known() -> dict[str, Any]:

@@ -5,7 +5,7 @@ fields hold `answer_kind` (one of `ANSWER_KINDS`) and, for kind "choice", `choic
 texts in order); its `gold` is the right answer in canonical spelling, or None where it is unknown.
 
     kind            canonical          also read
-    number          "1234", "-0.5"     "$1,234.", "42.0", "60%", "twelve"; "3/4" and "(84 / 2)"
+    number          "1234", "-0.5"     "$1,234.", "42.0", "60%", "two hundred"; "3/4", "(84 / 2)"
                     "1/3"              by their value; other LaTeX is left as it is
     choice          "B"                "(b)", "b.", "2" where no option says so, the option's text
     yes_no          "yes"              "Yes.", "no"; "true" and "false" are not read
@@ -20,6 +20,7 @@ find an answer in a longer text, or simplify roots and symbols (the verifiers do
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal, get_args
@@ -64,6 +65,7 @@ NUMBER_WORDS = {word: i for i, word in enumerate(_SMALL)} | {
     for i, tens in enumerate(_TENS)
     for j, unit in enumerate(["", *_SMALL[1:10]])
 }
+FACTORS = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
 
 
 def kind_of(item: Item) -> AnswerKind:
@@ -115,8 +117,8 @@ def number(text: str) -> str | None:
         plain = pattern.sub(put, plain)
     plain = plain.strip().rstrip(".")
     value = _computed(plain)
-    if value is None and plain.casefold().replace(" ", "-") in NUMBER_WORDS:
-        value = Fraction(NUMBER_WORDS[plain.casefold().replace(" ", "-")])
+    if value is None:
+        value = _spoken(plain)
     if value is not None:
         return spelt(value)
     if re.search(r"\\[a-zA-Z]|\d\s*\^\s*[\d{(]", bare) and _SYMBOLS.fullmatch(plain):
@@ -137,6 +139,19 @@ def spelt(value: Fraction) -> str | None:
         decimal = f"{digits[:-places]}.{digits[-places:]}".rstrip("0").rstrip(".")
         text = f"-{decimal}" if top < 0 else decimal
     return text if len(text) <= MAX_NUMBER else None
+
+
+def key(kind: AnswerKind, answer: str) -> str:
+    """What two answers that are the same without any computing have in common.
+
+    In texts, case, quotes, commas and white space make no difference: "] }" is "]}".
+    """
+    if kind == "number":
+        return number(answer) or answer.strip()
+    if kind == "choice":
+        return answer.strip(" ().").upper()
+    folded = unicodedata.normalize("NFKC", canonical("text", answer) or "").casefold()
+    return re.sub(r"[\s,'\"‘’“”`]+", "", folded)
 
 
 def chance_of(item: Item) -> float:
@@ -197,6 +212,30 @@ def _one(tokens: list[str | Fraction]) -> Fraction:
     if first != "(" or tokens.pop() != ")":
         raise IndexError
     return sign * value
+
+
+def _spoken(text: str) -> Fraction | None:
+    """What number words amount to: "two hundred and five", "three and a half million"."""
+    words = re.sub(r"\band a half\b", "+half", text.casefold()).replace("-", " ").split()
+    if len(words) > 1 and words[0] == "a":
+        words[0] = "one"
+    if words == ["zero"]:
+        return Fraction(0)
+    total, group, below = Fraction(0), Fraction(0), 10**12
+    for before, word in zip(["", *words], words, strict=False):
+        value, factor = NUMBER_WORDS.get(word, 0), FACTORS.get(word, 0)
+        below_100 = group % 100
+        if value and (not below_100 or (below_100 in range(20, 100, 10) and value < 10)):
+            group += value
+        elif word == "hundred" and 0 < group < 100:
+            group *= factor
+        elif factor and word != "hundred" and group and factor < below:
+            total, group, below = total + group * factor, Fraction(0), factor
+        elif word == "+half" and group.denominator == 1 and group:
+            group += Fraction(1, 2)
+        elif word != "and" or before not in FACTORS:
+            return None
+    return total + group if words and words[-1] != "and" else None
 
 
 def _choice(text: str, bare: str, choices: Sequence[str]) -> str | None:

@@ -17,7 +17,12 @@ import yaml
 
 from symdistill.answers import AnswerKind
 from symdistill.errors import InputError, RunError
-from symdistill.evaluation.export import answer_pattern, export_inspect, export_lm_eval
+from symdistill.evaluation.export import (
+    answer_pattern,
+    export_inspect,
+    export_lm_eval,
+    task_name,
+)
 from symdistill.records import Item
 
 pytestmark = pytest.mark.unit
@@ -124,6 +129,47 @@ def test_other_delimiters() -> None:
         answer_pattern("number", " : ")
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("number", " 42", "42"),
+        ("number", "\n$1,234.50.", "1,234.50"),
+        ("number", " -5\n\nQ: And 7?", "-5"),
+        ("number", " There are 5.", None),
+        ("choice", " (B)", "B"),
+        ("choice", " b.", "b"),
+        ("choice", " a bird", None),
+        ("yes_no", " No, it sinks: yes.", "No"),
+        ("true_false", " True", "True"),
+        ("valid_invalid", " invalid", "invalid"),
+        ("text", " yajc\nQ: next", "yajc"),
+    ],
+)
+def test_answers_alone_are_read_where_the_text_begins(
+    kind: AnswerKind, text: str, expected: str | None
+) -> None:
+    (found, *more) = re.findall(answer_pattern(kind, "", direct=True), text) or [None]
+    assert not more
+    assert (next(filter(None, found)) if isinstance(found, tuple) else found) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("sums", "sums"),
+        ("SCoTD, Run 2.1 (é)", "scotd_run_2_1_e"),
+        ("2nd-run", "task_2nd_run"),
+        ("class", "task_class"),
+        ("_a_", "a"),
+        ("日本", "task"),
+        ("", "task"),
+    ],
+)
+def test_any_run_name_makes_a_task_name(tmp_path: Path, text: str, name: str) -> None:
+    assert task_name(text) == name
+    assert (write(tmp_path / "run", name=task_name(text)) / f"{name}.yaml").is_file()
+
+
 # -- files --------------------------------------------------------------------------------------
 
 
@@ -171,6 +217,27 @@ def test_inspect_task_compiles_and_keeps_the_items(tmp_path: Path) -> None:
     assert [Item(**row["metadata"]["item"]) for row in rows] == items
     assert [row["input"] for row in rows] == [prompt(item) for item in items]
     assert "extractor version" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_task_for_answers_alone_says_so(tmp_path: Path) -> None:
+    lm_eval = export_lm_eval(
+        ITEMS, tmp_path / "lm", "sums", prompt=prompt, stop=[], delimiter=DELIMITER, direct=True
+    )
+    pattern = task_of(lm_eval)["filter_list"][0]["filter"][0]["regex_pattern"]
+    assert pattern == answer_pattern("number", DELIMITER, direct=True)
+    assert "number where the text begins" in task_of(lm_eval)["metadata"]["protocol"]
+    inspect = export_inspect(ITEMS, tmp_path / "inspect", "sums", prompt=prompt, direct=True)
+    code = (inspect / "sums.py").read_text(encoding="utf-8")
+    compile(code, "sums.py", "exec")
+    assert 'extract(f"The answer is {text.lstrip()}", ' in code
+    assert "of the answer alone" in (inspect / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["extract", "generate", "task"])
+def test_an_inspect_task_hides_none_of_the_names_it_uses(tmp_path: Path, name: str) -> None:
+    folder = export_inspect(ITEMS, tmp_path / name, name, prompt=prompt)
+    code = (folder / f"{name}.py").read_text(encoding="utf-8")
+    assert f'@task(name="{name}")' in code and f"def {name}(" not in code
 
 
 def test_writing_again_changes_nothing_and_other_content_is_left_alone(tmp_path: Path) -> None:
@@ -266,13 +333,13 @@ print("RESULT", json.dumps([log.status, log.results.scores[0].metrics["accuracy"
 """
 
 
-def run_with(tool: str, script: str, folder: Path) -> list:
+def run_with(tool: str, script: str, folder: Path, answers: dict[str, str] = ANSWERS) -> list:
     python = os.environ.get("SYMDISTILL_TOOLS_PYTHON", sys.executable)
     if subprocess.run([python, "-c", f"import {tool}"], capture_output=True).returncode:
         pytest.skip(f"{tool} is not installed in {python}; see docs/evaluation.md")
     source = Path(__file__).resolve().parents[2] / "src"
     done = subprocess.run(
-        [python, "-c", script, str(folder), json.dumps(ANSWERS)],
+        [python, "-c", script, str(folder), json.dumps(answers)],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -284,12 +351,20 @@ def run_with(tool: str, script: str, folder: Path) -> list:
     return result
 
 
+ALONE = dict(zip(ANSWERS, [" 5", " 1,234.", " Two, or 2", " 42"], strict=True))
+
+
 @pytest.mark.slow
 def test_lm_eval_runs_the_task(tmp_path: Path) -> None:
     folder = write(tmp_path / "sums").rename(tmp_path / "moved")  # nothing in it knows its place
     results, versions = run_with("lm_eval", RUN_LM_EVAL, folder)
     assert results["exact_match,last-answer"] == 0.75
     assert versions["sums"] == 1
+    alone = export_lm_eval(
+        ITEMS, tmp_path / "alone", "sums", prompt=prompt, stop=[], delimiter=DELIMITER, direct=True
+    )
+    results, _ = run_with("lm_eval", RUN_LM_EVAL, alone, ALONE)
+    assert results["exact_match,last-answer"] == 0.75
 
 
 @pytest.mark.slow
@@ -299,3 +374,7 @@ def test_inspect_runs_the_task(tmp_path: Path) -> None:
     assert (status, accuracy) == ("success", 0.75)
     assert [answers[item.id] for item in ITEMS] == ["5", "1234", "2", "42"]
     assert metadata["protocol"].startswith("generative exact match, extractor version ")
+    alone = export_inspect(ITEMS, tmp_path / "alone", "sums", prompt=prompt, direct=True)
+    status, accuracy, answers, metadata = run_with("inspect_ai", RUN_INSPECT, alone, ALONE)
+    assert (status, accuracy) == ("success", 0.75)
+    assert "of the answer alone" in metadata["protocol"]

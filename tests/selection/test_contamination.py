@@ -181,8 +181,40 @@ def test_a_question_of_eight_words_is_found_in_a_text() -> None:
     rationale = "It is asked: could a heron outrun a tortoise, on wet sand. Herons are quick."
     found = compared([asked, OTHER]).find(rationale)
     assert found is not None and found.how == "same question"
-    assert compared(["Can a heron swim?"]).find("Can a heron swim? It can.") is None
-    assert compared(["Can a heron swim?"]).find("can a HERON swim") is not None
+
+
+def test_a_short_question_is_found_as_a_sentence_of_its_own() -> None:
+    test = ["What is 2 + 2?", "Can a heron swim?", "It rains. Who gets wet?", "Why?"]
+    contamination = compared([*test, OTHER])
+    for text, place in [
+        ("What is 2 + 2? The answer is 4.", "0"),
+        ("Q: what is 2+2\nA: 4", "0"),
+        ("Let us see: can a HERON swim? It can.", "1"),
+        ('They asked "Can a heron swim?" and it could.', "1"),
+        ("A riddle. It rains! Who gets wet? All do.", "2"),
+        ("Why?", "3"),
+    ]:
+        found = contamination.find(text)
+        assert found is not None, text
+        assert (found.test_id, found.how, found.similarity) == (place, "same question", 1.0)
+    for text in [
+        "What is 2 + 2 + 2? The answer is 6.",
+        "What is 2 + 3? The answer is 5.",
+        "We know what is 2 + 2. Is it so?",
+        "Can a heron swim far? It can.",
+        "It rains. Who then gets wet?",
+        "Why? Because it rains.",  # one little word is no question of its own
+    ]:
+        assert contamination.find(text) is None, text
+
+
+def test_a_short_question_with_options_is_found_with_its_options() -> None:
+    contamination = compared(["Which one is true?\n(A) Fish fly.\n(B) Fish swim.", OTHER])
+    assert contamination.find("Which one is true? The second, as we shall see.") is None
+    other = "Q: Which one is true?\n(A) Cows fly.\n(B) Cows swim.\nA: So (B)."
+    assert contamination.find(other) is None
+    found = contamination.find("Q: Which one is true?\n(a) Fish swim.\n(b) Fish fly.\nA: So (a).")
+    assert found is not None and (found.test_id, found.how) == ("0", "same question")
 
 
 def test_a_longer_list_is_another_question() -> None:
@@ -232,6 +264,9 @@ def test_other_scripts() -> None:
     assert contamination.find("WIE HEISST DIE HAUPTSTADT") is not None
     assert contamination.find("日本の首都はどこですか") is not None
     assert contamination.find("日本の首都") is None
+    assert contamination.find("日本の首都はどこですか。東京です。") is not None
+    assert contamination.find("問題:「日本の首都はどこですか」と聞かれた。") is not None
+    assert contamination.find("昔の日本の首都はどこですか。京都です。") is None
 
 
 @given(st.lists(st.text(max_size=60), max_size=6), st.text(max_size=80))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from symdistill.answers import AnswerKind
 from symdistill.errors import InputError
-from symdistill.records import Item, Knowledge, View
+from symdistill.records import Item, Knowledge, Lineage, View
 from symdistill.students.batches import tokenise
 from symdistill.students.reasoning_views import (
     OBJECTIVES,
@@ -100,6 +101,13 @@ def test_line_breaks_stay_and_blank_lines_go() -> None:
     assert written == " One.\n  Two.\nThree.\nFour. So the answer is: 12"
 
 
+@pytest.mark.parametrize("blanks", [" ", "\n", " \n", "\t"])
+def test_a_million_blanks_in_a_rationale_are_no_trouble(blanks: str) -> None:
+    """Trying every place of a run of blanks anew would take hours."""
+    many = blanks * (1_000_000 // len(blanks))
+    assert "\n\n" not in target(f"One.{many}Two.", "12", SUM, FORMAT)
+
+
 @pytest.mark.parametrize(
     "template", ["Q: {question}", "{options}", "Q: {question}{options}{x}", "{"]
 )
@@ -161,6 +169,21 @@ def test_answers_alone_are_the_gold_or_what_most_traces_say() -> None:
     assert one.target == " 13" and one.knowledge_ids == (TRACES[3].id,)
     none = build_views(ITEMS, TRACES[5:7], "answer_only", labels="teacher", format=FORMAT)
     assert none == []
+
+
+def test_the_teachers_label_is_what_it_said_most_often() -> None:
+    """Eight samples that came as one line are eight; spellings of one answer are one."""
+    occasions = tuple(Lineage("t", f"call {i}", "p", "{}", i, 0) for i in range(8))
+    eight = replace(trace(SUM, "4.", "4"), lineage=occasions)
+    lines = [trace(SUM, "It is 5.", "5"), trace(SUM, "So 5.", "5"), eight]
+    (row,) = build_views(ITEMS, lines, "answer_only", labels="teacher", format=FORMAT)
+    assert (row.target, row.knowledge_ids) == (" 4", (eight.id,))
+
+    name = question("text", "Who bakes?", split="train")
+    said = [trace(name, f"{i}.", one) for i, one in enumerate(["Bob", "Ada", "ADA", "Bob.", "ada"])]
+    (row,) = build_views({name.id: name}, said, "answer_only", labels="teacher", format=FORMAT)
+    assert row.target == " Ada"
+    assert row.knowledge_ids == (said[1].id, said[2].id, said[4].id)
 
 
 def test_what_cannot_be_trained_on_is_refused() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from symdistill.answers import AnswerKind
 from symdistill.records import Item
-from symdistill.verifiers import Check, Extracted, check, checking, extract
+from symdistill.verifiers import Check, Extracted, check, checking, equality, extract
 
 pytestmark = pytest.mark.unit
 
@@ -51,3 +51,10 @@ def test_an_undecided_comparison_is_neither_right_nor_wrong(
     monkeypatch.setattr(checking, "equal", lambda *_: None)
     found = check(question("5", "number"), Extracted("5", "", anchored=True))
     assert (found.status, found.correct) == ("infra_error", None)
+
+
+def test_one_latex_answer_without_math_verify_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(equality, "_installed", lambda: False)
+    found = verdict("The answer is $2^5$.", question("32", "number"))
+    assert (found.status, found.correct, found.answer) == ("infra_error", None, "2^5")
+    assert found.reason == "math-verify is not installed; pip install 'symdistill[answers]'"

@@ -98,10 +98,52 @@ def test_traps(text: str, kind: AnswerKind, choices: Sequence[str], wanted: str 
         ("She needs 19 and has 4, so she must add 15.", "15"),
         ("There were 3 plus 4 equals 7 of them.", "7"),
         ("She has 5. However, the 3 cats do not matter.", "5"),
+        ("42.0", "42"),  # a decimal is no label of a list
+        ("**42.0**", "42"),
+        ("0.25", "0.25"),
+        ("7.5", "7.5"),
+        ("He pays for all of it.\n12.50", "12.5"),
+        ("10.5 dollars are left.", "10.5"),
+        ("He pays 5 for it.\n42.", "42"),
+        ("1. Tom has 5.\n2. Ann has 6 left.", "6"),
+        ("2) Ann has 6 left.", "6"),
+        ("1.Ann has 6 left.", "6"),
     ],
 )
 def test_numbers(text: str, wanted: str) -> None:
     assert value(text, "number") == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("twelve apples", "12"),
+        ("twenty five apples", "25"),
+        ("one hundred", "100"),
+        ("a hundred", "100"),
+        ("Two hundred and five.", "205"),
+        ("three million", "3000000"),
+        ("twelve hundred", "1200"),
+        ("two hundred and fifty thousand", "250000"),
+        ("one thousand and one", "1001"),
+        ("two and a half", "2.5"),
+        ("two and a half million dollars", "2500000"),
+        ("2 and a half hours", "2.5"),
+        ("-2 and a half degrees", "-2.5"),
+        ("3 and a half million", "3500000"),
+        ("two thirds", None),  # refused, not read as 2
+        ("three-quarters", None),
+        ("one half", None),
+        ("two and three quarters", None),
+        ("two point five", None),
+        ("two or three", None),
+        ("one thousand, two hundred", None),
+        ("nineteen ninety", None),
+        ("two hundred of them", None),
+    ],
+)
+def test_number_words(said: str, wanted: str | None) -> None:
+    assert value(f"The answer is {said}", "number") == wanted
 
 
 @pytest.mark.parametrize(
@@ -149,6 +191,11 @@ def test_what_is_no_answer_says_why(text: str, reason: str) -> None:
         ("At the end she is at the **port (choice B)**.", PLACES, "B"),
         ("(A) beach: incorrect\n(B) port: correct\n\nThe true choice is (B) port.", PLACES, "B"),
         ("So the answer is (c) red.", ("red", "blue", "red"), "C"),  # options of the same text
+        ("B", PLACES, "B"),  # a letter that is all there is
+        ("b", PLACES, "B"),
+        ("B.", PLACES, "B"),
+        ("$B$", PLACES, "B"),
+        ("**B**", PLACES, "B"),
     ],
 )
 def test_options(text: str, choices: Sequence[str], wanted: str) -> None:
@@ -167,6 +214,9 @@ def test_options(text: str, choices: Sequence[str], wanted: str) -> None:
         ("The answer is a bookshop.", "outside the choices: a bookshop"),
         ("The answer is not (A).", "no answer"),
         ("None of the options fits.", "no answer"),
+        ("B or A", "no answer"),
+        ("G", "no answer"),
+        ("She eats vitamin\nB", "no answer"),
         ("That is the answer a child gives for the word(s).", "no answer"),
         ("The day after Port is Lent.", "no answer"),
         ("- (A) beach: incorrect\n- (B) port: incorrect\n- (C) oc", "no answer"),
@@ -188,6 +238,11 @@ def test_doubtful_options_are_refused(text: str, reason: str) -> None:
         ("Therefore, yes, a cat can swim.", "yes_no", "yes"),
         ("There is no evidence of that.", "yes_no", None),  # a determiner is no answer
         ("So he would not enjoy it.", "yes_no", None),  # implied only
+        ("The answer is no doubt yes.", "yes_no", "yes"),
+        ("The answer is no longer clear, but yes.", "yes_no", "yes"),
+        ("The answer is no problem for a cat.", "yes_no", None),
+        ("The answer is no because it sinks.", "yes_no", "no"),
+        ("No it sinks.", "yes_no", "no"),
         ("So the statement is false.", "yes_no", "no"),
         ("It is true that cats swim. But dogs?", "yes_no", None),
         ("The answer is yes or no.", "yes_no", None),
@@ -240,6 +295,7 @@ def test_marks_of_a_next_question(mark: str) -> None:
         ("Dogs bark.\n#### (b)", "Dogs bark."),
         ("Dogs bark. Thus it is $\\boxed{B}$.", "Dogs bark."),
         ("Dogs bark.\n**Answer:** B", "Dogs bark."),
+        ("Dogs bark.\u2028\xa0\u3000**The answer is** B", "Dogs bark."),
         ("Dogs bark, as a dog does.", "Dogs bark, as a dog does."),
     ],
 )

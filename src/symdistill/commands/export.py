@@ -27,13 +27,11 @@ def export(
     name: Annotated[str | None, typer.Option(help="Of the task. Default: the run's name.")] = None,
 ) -> None:
     """Write the test questions of a run as a task, so that another tool can score its students."""
-    import re
-
-    from symdistill.evaluation.export import export_inspect, export_lm_eval
+    from symdistill.evaluation.export import export_inspect, export_lm_eval, task_name
     from symdistill.recipes._scotd_runs import read_run
     from symdistill.recipes._scotd_students import STOP
     from symdistill.records import Item
-    from symdistill.students.reasoning_views import first_prompt, second_prompt
+    from symdistill.students.reasoning_views import first_prompt, second_prompt, to_read
     from symdistill.tables import iter_records
 
     if tool not in TOOLS:
@@ -56,16 +54,17 @@ def export(
             f"expected a student that answers in one step; {which!r} ({objective}) takes two, "
             "which these tools do not ask in; name another with --arm"
         )
-    called = name or re.sub(r"\W+", "_", found.config.name or run.name).strip("_")
+    called = name or task_name(found.config.name or run.name)
+    direct = bool(to_read(objective, ""))  # the answer stands alone
 
     def prompt(item: Item) -> str:
         return first_prompt(objective, item, form)
 
     if tool == "inspect":
         export_inspect(items, folder, called, prompt=prompt, stop=STOP,
-                       max_tokens=student.max_new_tokens)  # fmt: skip
+                       max_tokens=student.max_new_tokens, direct=direct)  # fmt: skip
     else:
         export_lm_eval(items, folder, called, prompt=prompt, stop=STOP, delimiter=form.delimiter,
-                       max_tokens=student.max_new_tokens)  # fmt: skip
+                       max_tokens=student.max_new_tokens, direct=direct)  # fmt: skip
     out.print(f"Wrote {folder}: {len(items)} questions; its README.md says how to run it.",
               soft_wrap=True)  # fmt: skip

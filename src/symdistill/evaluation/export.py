@@ -8,12 +8,14 @@ and the answer is read out of it. Many published scores of questions with option
 *log-likelihood* instead (which option does the model find likeliest?), and not comparable.
 
     lm-evaluation-harness   generative exact match; the answer is read by a regular expression
-                            behind the delimiter, see `answer_pattern`
+                            behind the delimiter, or where the text begins (`direct`), see
+                            `answer_pattern`
     inspect_ai              generative exact match; the answer is read and compared by this package,
                             with the version of its extractor in the log
 
 The first is the stricter one: what does not follow the delimiter is no answer, and numbers are
-equal only if they are spelt alike, but for commas, "$" and ".0".
+equal only if they are spelt alike, but for commas, "$" and ".0". A model that was trained to write
+the answer alone writes no delimiter: export for it with `direct=True`.
 
 What it does not do: reproduce another paper's prompts, or run anything.
 """
@@ -26,6 +28,7 @@ import os
 import re
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -55,14 +58,17 @@ _PATTERNS: Mapping[AnswerKind, str] = {
 _NOT_COMPARED: Mapping[str, list[str]] = {"number": [",", r"\$", r"^\+", r"\.0+$"]}
 
 
-def answer_pattern(kind: AnswerKind, delimiter: str) -> str:
+def answer_pattern(kind: AnswerKind, delimiter: str, *, direct: bool = False) -> str:
     """A regular expression of one answer behind a delimiter; the last match in a text counts.
 
-    It needs no full stop behind the answer, and takes none into it.
+    It needs no full stop behind the answer, and takes none into it. With `direct` the answer stands
+    where the text begins, and the delimiter is not used.
 
     Raises:
         InputError: the delimiter is empty.
     """
+    if direct:
+        return rf"\A\s*{_PATTERNS[kind]}"
     words = delimiter.strip().rstrip(":").split()
     if not words:
         raise InputError(
@@ -71,6 +77,15 @@ def answer_pattern(kind: AnswerKind, delimiter: str) -> str:
         )
     behind = r"\s+".join(map(re.escape, words))
     return rf"(?i:{behind})\s*:?\s*{_PATTERNS[kind]}"
+
+
+def task_name(text: str) -> str:
+    """A name that both tools take for a task, made of any text: "Run 2.1 (é)" -> "run_2_1_e"."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+    if not name[:1].isalpha() or keyword.iskeyword(name):
+        name = f"task_{name}".rstrip("_")
+    return name
 
 
 def export_lm_eval(
@@ -82,17 +97,19 @@ def export_lm_eval(
     stop: Sequence[str],
     delimiter: str,
     max_tokens: int = MAX_TOKENS,
+    direct: bool = False,
 ) -> Path:
     """Write a task for lm-evaluation-harness; tried with its version 0.4.13.
 
     Args:
         items: questions of one answer kind, with gold answers.
         folder: a new one, or one that this call would write again.
-        name: of the task.
+        name: of the task; `task_name` makes one of any text.
         prompt: what the model reads, to the last character.
         stop: where the model stops writing.
         delimiter: the words before an answer, as the model was trained to write them.
         max_tokens: that the model may write.
+        direct: the model writes the answer alone; it is read where the text begins.
 
     Returns:
         The folder.
@@ -111,8 +128,9 @@ def export_lm_eval(
         )
     kind = kinds.pop()
     protocol = (
-        f"generative exact match, {kind} behind {delimiter.strip()!r}, pattern version "
-        f"{PATTERN_VERSION}"
+        f"generative exact match, {kind} "
+        f"{'where the text begins' if direct else f'behind {delimiter.strip()!r}'}, "
+        f"pattern version {PATTERN_VERSION}"
     )
     settings: dict[str, object] = {
         "task": name,
@@ -133,7 +151,7 @@ def export_lm_eval(
                 "filter": [
                     {
                         "function": "regex",
-                        "regex_pattern": answer_pattern(kind, delimiter),
+                        "regex_pattern": answer_pattern(kind, delimiter, direct=direct),
                         "group_select": -1,
                     },
                     {"function": "take_first"},
@@ -173,11 +191,13 @@ def export_inspect(
     prompt: Callable[[Item], str],
     stop: Sequence[str] = (),
     max_tokens: int = MAX_TOKENS,
+    direct: bool = False,
 ) -> Path:
     """Write a task for inspect_ai; tried with its version 0.3.285.
 
     It runs where this package is installed beside inspect_ai, since it calls its extractor.
-    Arguments, result and errors are those of `export_lm_eval`, but kinds may be mixed.
+    Arguments, result and errors are those of `export_lm_eval`, but kinds may be mixed. With
+    `direct` the text is read behind "The answer is", so that no answer is guessed at.
     """
     _check(items, name)
     from symdistill.verifiers.extraction import EXTRACTOR_VERSION
@@ -187,9 +207,13 @@ def export_inspect(
         for i in items
     ]
     task = _INSPECT_TASK.substitute(
-        name=name, stop=repr(list(stop) or None), max_tokens=repr(max_tokens)
+        name=name,
+        stop=repr(list(stop) or None),
+        max_tokens=repr(max_tokens),
+        read='f"The answer is {text.lstrip()}"' if direct else "text",
+        protocol=_INSPECT_PROTOCOL[direct],
     )
-    protocol = f"generative exact match, extractor version {EXTRACTOR_VERSION} when written"
+    protocol = f"{_INSPECT_PROTOCOL[direct]}, extractor version {EXTRACTOR_VERSION} when written"
     files = {
         f"{name}.py": task,
         f"{name}.jsonl": _json_lines(rows),
@@ -197,6 +221,11 @@ def export_inspect(
     }
     return _write_folder(folder, files)
 
+
+_INSPECT_PROTOCOL = {
+    False: "generative exact match",
+    True: "generative exact match of the answer alone",
+}
 
 _LM_EVAL_DATA = Template('''\
 """The questions of the task "$name", from the file beside this one."""
@@ -236,7 +265,7 @@ def exact_match():
         item = Item(**state.metadata["item"])
         text = state.output.completion
         whole = state.output.stop_reason not in ("max_tokens", "model_length")
-        found = extract(text, kind_of(item), choices_of(item), complete=whole)
+        found = extract($read, kind_of(item), choices_of(item), complete=whole)
         verdict = check(item, found)
         value = CORRECT if verdict.correct else NOANSWER if found.value is None else INCORRECT
         return Score(value=value, answer=found.value, explanation=verdict.reason or text)
@@ -244,15 +273,15 @@ def exact_match():
     return score
 
 
-@task
-def $name():
+@task(name="$name")
+def questions():
     return Task(
         dataset=json_dataset(str(Path(__file__).with_name("$name.jsonl"))),
         solver=generate(),
         scorer=exact_match(),
         config=GenerateConfig(temperature=0.0, max_tokens=$max_tokens, stop_seqs=$stop),
         version=EXTRACTOR_VERSION,
-        metadata={"protocol": f"generative exact match, extractor version {EXTRACTOR_VERSION}"},
+        metadata={"protocol": f"$protocol, extractor version {EXTRACTOR_VERSION}"},
     )
 ''')
 

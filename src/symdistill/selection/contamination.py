@@ -6,7 +6,8 @@ test question it holds, or None. Letter case, punctuation, white space, thousand
 the order of options make no difference; operators and standing brackets do, since in formulas they
 are words.
 
-    same question   the words are the same, or the text quotes the whole question
+    same question   the words are the same, or the text quotes the whole question (one of fewer than
+                    8 words: as sentences of their own, with its options)
     near repeat     the text holds most of the question's own runs of three words
     shared words    the text shares 13 words in a row with the question, or all of a shorter one
                     that has at least 8
@@ -24,7 +25,8 @@ Costs about 0.3 milliseconds a text of 100 words, whatever the number of test qu
 What it does not find: a paraphrase, a translation, a question whose numbers became words, a small
 change in a question made by a template, a part of a passage that three test questions share. With
 one or two questions of a template in the test set nothing tells it from other text. In languages
-written without blanks between words only whole questions and sentences are compared.
+written without blanks between words only whole questions and sentences are compared; a question of
+one word is found in a longer text only if it has 8 letters.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ _WORD = re.compile(
     r"|(?<![^\W_])[(){}\[\]<>](?![^\W_])"  # a bracket that touches no word
 )
 _OPTION = re.compile(r"(?<!\S)(?:[(\[]([a-z1-9])[)\]]|([a-z1-9])[).:])(?=\s)")
-_BETWEEN = re.compile(r"[.?!:;\n\"“”]")  # what ends a sentence or begins a quotation
+_BETWEEN = re.compile(r"[.?!:;\n\"“”。「」『』؟।]")  # what ends a sentence or begins a quotation
 
 Words = tuple[str, ...]
 
@@ -124,6 +126,7 @@ class Contamination:
         questions = self._questions = list(distinct.values())
         # As one part, too: the marks that tell options from the rest may be gone.
         self._whole = {(self._words(_folded(one.text)),): one for one in questions} | distinct
+        self._short = {one.stem for one in questions if _is_short(one.stem)}
         self._with_stem = Counter(one.stem for one in questions)
         holders = Counter(triple for one in questions for triple in one.triples)
         self._rare = {triple for triple, n in holders.items() if n < TEMPLATE}
@@ -164,7 +167,11 @@ class Contamination:
         same = self._whole.get(self._parts(folded)) or self._whole.get((words,))
         if same is not None:
             return Overlap(same.id, "same question", _beginning(same.text), 1.0)
-        found = [*self._quoted(folded, words), *self._near_repeats(words)]
+        found = [
+            *self._short_quoted(folded, words),
+            *self._quoted(folded, words),
+            *self._near_repeats(words),
+        ]
         return min(
             found, key=lambda one: (HOWS.index(one.how), -one.similarity, one.test_id), default=None
         )
@@ -191,6 +198,19 @@ class Contamination:
             "test_questions_held": len({overlap.test_id for overlap in found.values()}),
             "examples": [example for how in HOWS for example in shown[how]],
         }
+
+    def _short_quoted(self, folded: str, words: Words) -> Iterator[Overlap]:
+        """The questions of few words that stand in the text as sentences of their own."""
+        cuts = _cuts(folded) if self._short else []
+        for i, first in enumerate(cuts):
+            for last in cuts[i + 1 : i + SEED]:
+                if last - first >= SEED:
+                    break
+                run = words[first:last]
+                if run in self._short:
+                    whole = self._whole.get((run,)) or self._with_options(run, folded)
+                    if whole is not None:
+                        yield Overlap(whole.id, "same question", _beginning(whole.text), 1.0)
 
     def _quoted(self, folded: str, words: Words) -> Iterator[Overlap]:
         """The questions of which the text has enough words in a row."""
@@ -237,12 +257,14 @@ class Contamination:
 
     def _meant(self, one: _Question, folded: str) -> _Question | None:
         """Which of the test questions with the words of this one is quoted, by the options."""
-        if self._with_stem[one.stem] == 1:
-            return one
+        return one if self._with_stem[one.stem] == 1 else self._with_options(one.stem, folded)
+
+    def _with_options(self, stem: Words, folded: str) -> _Question | None:
+        """The test question of these words and of the options that the text has."""
         labels = _options(folded)
         end = folded.find("\n", labels[-1][1]) if labels else -1  # of the last option's line
         _, *options = self._parts(folded if end < 0 else folded[:end])
-        return self._whole.get((one.stem, *options))
+        return self._whole.get((stem, *options))
 
     def _parts(self, folded: str) -> tuple[Words, ...]:
         """The words before the options, and the words of each option, sorted."""
@@ -285,6 +307,21 @@ def _extended(words: Words, part: Words, here: int, at: int) -> tuple[int, int]:
     while last < end and words[last] == part[last - here + at]:
         last += 1
     return first, last
+
+
+def _is_short(stem: Words) -> bool:
+    """Whether a question has too few words for a run, but is no mere word like "Why?"."""
+    return 1 < len(stem) < SEED or (len(stem) == 1 and len(stem[0]) >= SEED)
+
+
+def _cuts(folded: str) -> list[int]:
+    """Before which words sentences and quotations begin, and the number of words."""
+    cuts, count, end = [0], 0, 0
+    for count, word in enumerate(_WORD.finditer(folded)):
+        if count and _BETWEEN.search(folded, end, word.start()):
+            cuts.append(count)
+        end = word.end()
+    return [*cuts, count + 1] if end else cuts
 
 
 def _stands_alone(folded: str, first: int, last: int) -> bool:

@@ -18,7 +18,6 @@ have many traces against those that have few, cut a row that is too long.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from symdistill.answers import choices_of, kind_of, letter, shown
+from symdistill.answers import choices_of, key, kind_of, letter, shown
 from symdistill.config import Settings
 from symdistill.errors import InputError
 from symdistill.records import Item, Knowledge, View
@@ -149,8 +148,9 @@ def build_views(
             takes the first usable one.
         objective: what is learnt.
         answer_weight: the second row's weight, 0..1, where an objective has two.
-        labels: what answer_only learns: the gold, or the answer that most of a question's traces
-            give (the first of those given equally often; no row where none gives any).
+        labels: what answer_only learns: the gold, or the answer that a teacher gave most often,
+            each sampling of a trace counted (the first of those given equally often, as it was
+            first spelt; no row where none was given).
         format: how it is written.
 
     Raises:
@@ -258,16 +258,24 @@ def _answer_rows(
             _row(part, _trained_on(items, item.id), format, str(item.gold), "", 1.0, ())
             for item in items.values()
         ]
-    given: dict[str, dict[str, list[str]]] = {}  # item id -> answer -> the traces that give it
+    given: dict[str, dict[str, list[Knowledge]]] = {}  # item id -> answer -> traces that give it
     for trace in traces:
-        if trace.fields.get("answer") is not None:
-            answers = given.setdefault(trace.item_id, {})
-            answers.setdefault(trace.fields["answer"], []).append(trace.id)
+        answer = trace.fields.get("answer")
+        if answer is not None:
+            same = key(kind_of(_trained_on(items, trace.item_id)), answer)
+            given.setdefault(trace.item_id, {}).setdefault(same, []).append(trace)
     views: list[View] = []
     for item_id, answers in given.items():
-        answer, ids = max(answers.items(), key=lambda one: len(one[1]))  # the first of equals
-        views.append(_row(part, _trained_on(items, item_id), format, answer, "", 1.0, tuple(ids)))
+        most = max(answers.values(), key=_times)  # the first of equals
+        ids = tuple(trace.id for trace in most)
+        answer = most[0].fields["answer"]
+        views.append(_row(part, items[item_id], format, answer, "", 1.0, ids))
     return views
+
+
+def _times(traces: Sequence[Knowledge]) -> int:
+    """How often traces were sampled: one that came eight times has eight lineages."""
+    return sum(max(1, len(trace.lineage)) for trace in traces)
 
 
 def _trained_on(items: Mapping[str, Item], item_id: str) -> Item:
@@ -325,4 +333,4 @@ def _cased(letters: str, format: ReasoningFormat) -> str:
 
 
 def _tidy(rationale: str) -> str:
-    return re.sub(r"\s*\n\s*\n", "\n", rationale.strip())
+    return "\n".join(line for line in rationale.strip().split("\n") if line.strip())

@@ -2,7 +2,7 @@
 
 ok            the answer was compared with the gold one; no answer counts as wrong
 unknown       the question has no gold answer
-infra_error   the comparison did not end; nothing is known of the answer
+infra_error   the answers were not compared: no time was left, or math-verify is not installed
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from symdistill.answers import choices_of, kind_of
 from symdistill.records import Item, Status, normalise
-from symdistill.verifiers.equality import equal
+from symdistill.verifiers.equality import equal, why_undecided
 from symdistill.verifiers.extraction import Extracted
 
 
@@ -38,7 +38,7 @@ def check(item: Item, extracted: Extracted) -> Check:
     kind, choices = kind_of(item), choices_of(item)
     same = equal(kind, item.gold, answer)
     if same is None:
-        return Check("infra_error", None, answer, "the comparison did not end")
+        return Check("infra_error", None, answer, why_undecided())
     if kind == "choice" and not same:
         same = _text(item.gold, choices) == _text(answer, choices)
     return Check("ok", same, answer)

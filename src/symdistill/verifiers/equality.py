@@ -1,11 +1,11 @@
 """Are two answers the same? Numbers by value, LaTeX by `math-verify`, words as they are.
 
 Takes the kind of the answers and two of them, the gold one first; gives True, False, or None where
-it could not be decided in time. Decimals and fractions are compared exactly, without any library.
-Only where a root or a symbol is left is math-verify asked (https://pypi.org/project/math-verify,
-the extra `answers`), in a process of its own: its own time limit rests on a signal that only the
-main thread may set. Costs microseconds; math-verify about a second, once, to start its
-process, then up to some tenths of a second a pair.
+it could not be decided: no time was left, or math-verify is not installed. Decimals and fractions
+are compared exactly, without any library. Only where a root or a symbol is left is math-verify
+asked (https://pypi.org/project/math-verify, the extra `answers`), in a process of its own: its own
+time limit rests on a signal that only the main thread may set. Costs microseconds; math-verify
+about a second, once, to start its process, then up to some tenths of a second a pair.
 
 What it does not do: accept a rounded number (0.33 is not 1/3), or run what it reads.
 """
@@ -19,11 +19,9 @@ import re
 import subprocess
 import sys
 import threading
-import unicodedata
 from functools import lru_cache
 
-from symdistill.answers import AnswerKind, canonical, number
-from symdistill.errors import InputError
+from symdistill.answers import AnswerKind, key
 
 TIME_LIMIT_SECONDS = 5.0
 START_LIMIT_SECONDS = 60.0
@@ -31,31 +29,22 @@ MAX_MEMORY_BYTES = 4 << 30
 
 
 def equal(kind: AnswerKind, gold: str, answer: str) -> bool | None:
-    """Whether an answer says what the gold one says; None: the comparison did not end.
+    """Whether an answer says what the gold one says; None: nothing decided it (`why_undecided`).
 
     Options are compared by their letters; `check` also knows options of the same text.
-
-    Raises:
-        InputError: one of them is LaTeX and math-verify is not installed.
     """
     if key(kind, gold) == key(kind, answer):
         return True
     if kind != "number" or not re.search(r"[\\^]", gold + answer):
         return False
-    return _by_math_verify(gold, answer)
+    return _WORKER.ask(gold, answer, TIME_LIMIT_SECONDS) if _installed() else None
 
 
-def key(kind: AnswerKind, answer: str) -> str:
-    """What two answers that are the same without any computing have in common.
-
-    In texts, case, quotes, commas and white space make no difference: "] }" is "]}".
-    """
-    if kind == "number":
-        return number(answer) or answer.strip()
-    if kind == "choice":
-        return answer.strip(" ().").upper()
-    folded = unicodedata.normalize("NFKC", canonical("text", answer) or "").casefold()
-    return re.sub(r"[\s,'\"‘’“”`]+", "", folded)
+def why_undecided() -> str:
+    """Why `equal` gave None."""
+    if _installed():
+        return "the comparison did not end"
+    return "math-verify is not installed; pip install 'symdistill[answers]'"
 
 
 # -- math-verify, in a process of its own -------------------------------------------------------
@@ -123,15 +112,6 @@ atexit.register(_WORKER.close)
 @lru_cache(maxsize=1)
 def _installed() -> bool:
     return importlib.util.find_spec("math_verify") is not None
-
-
-def _by_math_verify(gold: str, answer: str) -> bool | None:
-    if not _installed():
-        raise InputError(
-            f"expected math-verify, to compare {gold[:40]!r} with {answer[:40]!r}; got no such "
-            "package; do: pip install 'symdistill[answers]'"
-        )
-    return _WORKER.ask(gold, answer, TIME_LIMIT_SECONDS)
 
 
 def _serve() -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from symdistill.answers import AnswerKind
 from symdistill.verifiers.reading import NOTHING, Reading, one_of, read, read_conclusion
 
-EXTRACTOR_VERSION = 1
+EXTRACTOR_VERSION = 2
 MAX_CHARACTERS = 1_000_000
 MAX_STATEMENT = 2_000  # characters that are read behind an anchor
 MAX_PLACES = 20  # anchors that are looked at, from the end
@@ -49,6 +49,8 @@ _LEAD = re.compile(  # what announces an anchor and belongs to its statement
     re.IGNORECASE,
 )
 _ENDS = re.compile(r"(?<=[^\s.])[.!?][\"”*)]{0,3}(?=\s)|</answer>")
+
+_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))  # of all alphabets
 
 CUT_OFF: Reading = (None, "cut off")
 
@@ -97,7 +99,7 @@ def extract(
             reading = CUT_OFF
         if reading != NOTHING:
             value, reason = _joined(kept, places[: i + 1], reading, kind, options)
-            before = kept[: _beginning(kept, places[: i + 1])].rstrip(" \n\t*")
+            before = kept[: _beginning(kept, places[: i + 1])].rstrip(_BLANKS + "*")
             return Extracted(value, before, True, reason, turn is not None)
     if not whole:
         value, reason = CUT_OFF

@@ -15,7 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from symdistill.answers import NUMBER_WORDS, PAIRS, AnswerKind, canonical, letter, number, spelt
+from symdistill.answers import (
+    FACTORS,
+    NUMBER_WORDS,
+    PAIRS,
+    AnswerKind,
+    canonical,
+    letter,
+    number,
+    spelt,
+)
 from symdistill.records import normalise
 
 Reading = tuple[str | None, str]  # the value, or why there is none
@@ -65,17 +74,23 @@ _RUN = re.compile(
 )
 _PLAIN_NUMBER = re.compile(r"[-−]?[$€£]?[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-−]?\.\d+")
 _LATEX = re.compile(r"\$([^$]{1,200})\$|\\\((.{1,200}?)\\\)")
-_TIMES = re.compile(r"\s{0,2}(hundred|thousand|million|billion)\b", re.IGNORECASE)
-_FACTOR = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
+_AND_A_HALF = re.compile(r"\s{1,2}and a half\b", re.IGNORECASE)
+_TIMES = re.compile(rf"\s{{0,2}}({'|'.join(FACTORS)})\b", re.IGNORECASE)
 _CLAUSE = re.compile(r"[\s,;]+(?:because|since|as|so|which|where|when|if|after|with|but|not)\b")
 _NEXT_NUMBER = re.compile(
     r"(?:\s+[a-zA-Z]+){0,3}\s*(?:,|\bor\b|\band\b|\bto\b)\s*(?:[a-zA-Z]+\s+){0,2}"
     rf"\(?({_PLAIN_NUMBER.pattern})"
 )
 _RANGE = re.compile(rf"\s?[-–]({_PLAIN_NUMBER.pattern})")
-_WORD = re.compile(
+_ONE_WORD = rf"(?:{'|'.join(sorted([*NUMBER_WORDS, *FACTORS], key=len, reverse=True))})\b"
+_WORDS = re.compile(
     r"(?:about |approximately |exactly |only |a total of )?"
-    rf"({'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})\b(?! of)",
+    rf"((?:a\s)?{_ONE_WORD}(?:(?:-|\s{{1,3}}(?:and\s)?){_ONE_WORD}|\sand\sa\shalf\b)*)",
+    re.IGNORECASE,
+)
+_GOES_ON = re.compile(  # "two thirds", "one of them", "two or three" have another value
+    r"(?:-|,?\s{1,3})(?:of|halves|quarters|thirds|fourths?|(?:fif|six|seven|eigh|nin|ten)ths?|point"
+    rf"|hundredths?|thousandths?|(?:(?:or|to|and) )?(?:an? )?(?:half|quarter|third|{_ONE_WORD}))\b",
     re.IGNORECASE,
 )
 
@@ -97,8 +112,10 @@ def _number(statement: str) -> Reading:
         return _found(spelt(Fraction(100 * whole + cents, 100)))
     run = _RUN.search(rest)
     if not run:
-        word = _WORD.match(rest)
-        return _found(number(word[1])) if word else NOTHING
+        words = _WORDS.match(rest)
+        if not words or _GOES_ON.match(rest, words.end()):
+            return NOTHING
+        return _found(number(words[1]))
     value = None if _is_range(run[0]) else number(run[0])
     if rest.startswith("(") and not (value and run.start() == 0):
         return NOTHING  # "((3 + 4) and (5 + 6))"
@@ -111,9 +128,12 @@ def _number(statement: str) -> Reading:
     value = value or (number(first[0]) if first else None)
     if value is None:
         return NOTHING
-    times = _TIMES.match(rest, end)
-    if times:
-        return _found(spelt(Fraction(value) * _FACTOR[times[1].casefold()]))
+    half = _AND_A_HALF.match(rest, end)
+    times = _TIMES.match(rest, half.end() if half else end)
+    if half or times:
+        more = Fraction(-1 if value.startswith("-") else 1, 2) if half else 0
+        factor = FACTORS[times[1].casefold()] if times else 1
+        return _found(spelt((Fraction(value) + more) * factor))
     clause = _CLAUSE.search(rest, end)
     rest = rest[: clause.start()] if clause else rest
     found = [value]
@@ -196,13 +216,21 @@ def _lettered(said: str, letters: Sequence[str], choices: tuple[str, ...]) -> Re
 # -- yes, true, valid ---------------------------------------------------------------------------
 
 
+_DETERMINER = re.compile(  # "no doubt", "no longer" say nothing; "no because ..." does
+    r"-|\s(?!(?:a|according|although|an|and|as|because|but|by|given|he|her|his|i|if|in|it|its|my|not"
+    r"|or|our|she|since|so|that|the|their|there|these|they|this|those|though|unless|we|when|while"
+    r"|you|your)\b)\w",
+    re.IGNORECASE,
+)
+
+
 def _word(statement: str, kind: AnswerKind) -> Reading:
     """One of two words: the one the statement begins with, else the only one it holds."""
     for words in _spoken(kind):
         either = rf"(?:{words[0]}|{words[1]})\b"
         pattern = rf"\W{{0,4}}({either})(?!\W{{0,3}}(?:or|and)?\W{{1,3}}{either})"
         begins = re.match(pattern, statement, re.IGNORECASE)
-        if begins:
+        if begins and not _determines(begins):
             return PAIRS[kind][words.index(begins[1].casefold())], ""
         found = list(_words(statement, words, PAIRS[kind]))
         if found:
@@ -219,14 +247,19 @@ def _words(text: str, words: tuple[str, str], meant: tuple[str, str]) -> Iterato
     """The answers said in a text; "not true" is false, "no doubt" says neither yes nor no."""
     for said in re.finditer(rf"\b(not\s{{1,3}})?({words[0]}|{words[1]})\b", text, re.IGNORECASE):
         place = words.index(said[2].casefold())
-        if words[place] == "no" and re.match(r"\s\w|-", text[said.end() : said.end() + 2]):
-            continue
-        yield meant[1 - place if said[1] else place]
+        if not _determines(said):
+            yield meant[1 - place if said[1] else place]
+
+
+def _determines(word: re.Match[str]) -> bool:
+    """Whether a "no" belongs to the word behind it."""
+    said = word[0].casefold().endswith("no")
+    return said and _DETERMINER.match(word.string, word.end()) is not None
 
 
 # -- where nothing is anchored ------------------------------------------------------------------
 
-_LABEL = re.compile(r"^(?:(?:step )?\d{1,2}[.):]\s*|[-*]\s)", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:(?:step )?\d{1,2}[.):](?!\d)\s*|[-*]\s)", re.IGNORECASE)
 _REMARK = re.compile(
     r"(?:however|note|alternatively|but|it'?s worth|we can check|to check)\b", re.IGNORECASE
 )
@@ -250,8 +283,13 @@ def read_conclusion(text: str, kind: AnswerKind, choices: tuple[str, ...]) -> Re
     """The answer of the last sentence that holds one, remarks and lists of the options aside."""
     sentences = [one.replace("**", "").strip()[:MAX_SENTENCE] for one in _SENTENCE_END.split(text)]
     sentences = [one for one in sentences if one]
+    if kind == "choice" and len(sentences) == 1:
+        alone = canonical(kind, sentences[0].replace("$", ""), choices)  # "B." and no more
+        if alone:
+            return alone, ""
     last = sentences[-LAST_SENTENCES.get(kind, MAX_SENTENCES) :][::-1]
     if kind == "number":
+        last[:1] = [one.rstrip(".") for one in last[:1]]  # "42." is no label where the text ends
         last = [*(one for one in last if not _REMARK.match(one)), *last]
     if kind == "choice" and sum(_LISTED.match(one) is not None for one in last) > 1:
         last = [one for one in last if not _LISTED.match(one)]

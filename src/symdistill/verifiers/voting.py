@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from symdistill.answers import AnswerKind
-from symdistill.verifiers.equality import equal, key
+from symdistill.answers import AnswerKind, key
+from symdistill.verifiers.equality import equal
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ trl       TRL's SFTTrainer: its data preparation, order, collator and loss (comp
 ours      `SFTSettings()`: batches of like length, scores from the first learnt token on
 blocks    the same, with several rows in one sequence that do not see each other
 prompts   `SFTSettings(pack="prompts")`: a prompt once, each rationale sees it and itself
+          (with `visits="groups"` it is `draws` rationales that share a prompt)
 
 All are counted in the tokens of the plain form, where each row has its prompt, so that more
 tokens per second is less time for the same rows. The systems take turns within each repeat; a

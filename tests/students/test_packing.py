@@ -212,6 +212,7 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bytes(tmp_path: Path):
         save_every_steps=2,
         pack="prompts",
         visits="groups",
+        draws=2,
         loss_per="row",
         max_tokens=1200,
     )
@@ -257,6 +258,24 @@ def test_rows_that_belong_together_are_neighbours_within_their_batches(
         read = [labels[row] for row in order[start : start + batch_size]]
         runs = 1 + sum(a != b for a, b in pairwise(read))
         assert runs == len(set(read))
+
+
+def test_draws_of_a_visit_share_the_prompt():
+    rows = [row([9 + n, 2, 3], [4] * (2 + j)) for n in range(20) for j in range(4)]
+    traces = [[[4 * n + j] for j in range(4)] for n in range(20)]
+
+    def prompts_read(draws: int) -> int:
+        order = training_order(
+            [len(one["input_ids"]) for one in rows],
+            epochs=1, batch_size=6, seed=0, traces=traces, draws=draws,
+            together=[tuple(one["input_ids"][:3]) for one in rows],
+        )  # fmt: skip
+        batches = [order[i : i + 6] for i in range(0, len(order), 6)]
+        packed = [collate_packed([rows[i] for i in batch], 0) for batch in batches]
+        # a prompt's second token stands before its third, which every target reads anew
+        return sum(int(batch["input_ids"].eq(2).sum()) for batch in packed)
+
+    assert [prompts_read(draws) for draws in (1, 2, 3)] == [20, 20, 20]
 
 
 def test_most_rows_of_a_prompt_share_a_batch():

@@ -7,12 +7,14 @@ child processes that kill themselves, and prints what came of it as JSON.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -180,21 +182,87 @@ def test_weight_two_is_the_row_twice(tiny: Any, tokenizer: Any):
     assert not torch.allclose(double, once, rtol=1e-4, atol=1e-6)
 
 
-def test_a_loss_per_row_is_the_weighted_mean_of_the_rows_means(tiny: Any, tokenizer: Any):
-    """In one padded batch as from each row alone, whatever their lengths."""
+LONG = [view(f"Thing {i} can", " fly" + " far" * i + ".", 0.7) for i in range(5, 10)]
+SHORT = [view(f"Thing {i} is", f" {i}.", 0.3) for i in range(5)]
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 10])
+def test_with_a_loss_per_row_the_batches_of_an_epoch_sum_to_the_weighted_objective(
+    size: int, tiny: Any, tokenizer: Any
+):
+    """Each row's mean by its weight, also where a batch holds rows of one weight only."""
+    import torch
+
     from symdistill.students.trainer import WeightedSFTTrainer
 
     trainer = object.__new__(WeightedSFTTrainer)
+    trainer.loss_per = "row"
+    by_token = object.__new__(WeightedSFTTrainer)
+    rows = tokenise([*LONG, *SHORT], tokenizer, 128, loss_per="row")
+    tiny.zero_grad()
+    found = 0.0
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        loss = trainer.compute_loss(tiny, batch_of(batch)) * len(batch) / len(rows)
+        loss.backward()
+        found += loss.item()
+    gradients = torch.cat([p.grad.flatten().clone() for p in tiny.parameters()])
 
-    def loss(views: list[View]) -> float:
-        rows = tokenise(views, tokenizer, 128, loss_per="row")
-        return trainer.compute_loss(tiny, batch_of(rows)).item()
+    tiny.zero_grad()
+    expected = sum(
+        row.weight * by_token.compute_loss(tiny, batch_of(tokenise([row], tokenizer, 128)))
+        for row in (*LONG, *SHORT)
+    ) / (5 * 0.7 + 5 * 0.3)
+    expected.backward()
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+    wanted = torch.cat([p.grad.flatten().clone() for p in tiny.parameters()])
+    torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-6)
 
-    long = view("Birds can", " fly far far far far far far far.", 1.0)
-    short = view("Usually, a fish can", " swim.", 3.0)
-    assert loss([long, short]) == pytest.approx((loss([long]) + 3 * loss([short])) / 4, rel=1e-5)
-    [alone] = tokenise([long], tokenizer, 128)
-    assert loss([long]) == pytest.approx(trainer.compute_loss(tiny, batch_of([alone])).item())
+
+@pytest.mark.parametrize("answer_weight", [0.3, 0.5, 0.9])
+def test_two_views_of_a_question_have_their_weights_in_the_gradient(answer_weight: float):
+    """Under a model to which all tokens are alike, a row's gradient is what it counts."""
+    import torch
+
+    from symdistill.students.trainer import weighted_loss
+
+    draw = random.Random(0)
+    weights, targets = [], []
+    for _ in range(200):
+        weights += [1 - answer_weight, answer_weight]
+        targets += [draw.randint(20, 90), draw.randint(1, 3)]
+    rows = [
+        {
+            "input_ids": [1] * (30 + n),
+            "labels": [IGNORED] * 30 + [1] * n,
+            "weight": weight / 0.5 / n,
+        }
+        for weight, n in zip(weights, targets, strict=True)
+    ]
+    order = training_order([30 + n for n in targets], epochs=2, batch_size=16, seed=0)
+    counts = [0.0, 0.0]  # rationales, answers
+    for start in range(0, len(order), 16):
+        numbers = order[start : start + 16]
+        batch = collate([rows[number] for number in numbers], 0)
+        logits = torch.zeros(*batch["labels"].shape, 2, requires_grad=True)
+        weighted_loss(logits, batch["labels"], batch["weights"], loss_per="row").backward()
+        for number, one in zip(numbers, logits.grad[..., 1].sum(dim=1), strict=True):
+            counts[number % 2] -= one.item()
+    assert counts[1] / sum(counts) == pytest.approx(answer_weight, abs=1e-4)
+
+
+def test_weights_of_rows_do_not_cancel_in_batches_of_one(base: Path, tmp_path: Path):
+    settings = SFTSettings(epochs=1, batch_size=1, learning_rate=1e-9, loss_per="row")
+
+    def losses(name: str, views: list[View]) -> list[float]:
+        seen: list[TrainProgress] = []
+        train(base, tmp_path, views, name, settings=settings, progress=seen.append)
+        return [at.loss for at in seen]
+
+    weighted = losses("weighted", [LONG[0], SHORT[0]])
+    alike = losses("alike", [replace(one, weight=5.0) for one in (LONG[0], SHORT[0])])
+    shares = [a / b for a, b in zip(weighted, alike, strict=True)]
+    assert sorted(shares) == pytest.approx([0.6, 1.4], rel=1e-3)
 
 
 def test_a_row_of_weight_zero_has_no_influence(base: Path, tmp_path: Path):
@@ -438,6 +506,81 @@ def test_each_trace_of_a_group_is_drawn_about_equally():
     assert sum(counts[:3]) == counts[5] + counts[6] == 3000
     assert all(900 < count < 1100 for count in counts[:3])  # 1000 +- 26 by chance
     assert all(1390 < count < 1610 for count in counts[5:])
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=4), min_size=1, max_size=30),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(0, 5),
+)
+def test_a_visit_of_several_draws_reads_different_traces_whole(
+    groups: list[list[int]], draws: int, epochs: int, batch_size: int, seed: int
+):
+    """A group is drawn as the numbers of rows (views) of its traces."""
+    number = itertools.count()
+    traces = [[[next(number) for _ in range(rows)] for rows in group] for group in groups]
+    trace_of = {r: (g, t) for g, ts in enumerate(traces) for t, rows in enumerate(ts) for r in rows}
+    lengths = [2 + row % 7 for row in trace_of]
+    options = {"batch_size": batch_size, "seed": seed, "traces": traces, "draws": draws}
+    order = training_order(lengths, epochs=epochs, **options)
+    for epoch in range(epochs):  # an epoch goes on where a shorter training ends
+        start = len(training_order(lengths, epochs=epoch, **options))
+        end = len(training_order(lengths, epochs=epoch + 1, **options))
+        read = Counter(trace_of[row] for row in order[start:end])
+        assert len(set(order[start:end])) == end - start
+        assert all(count == len(traces[g][t]) for (g, t), count in read.items())
+        drawn = Counter(group for group, _ in read)
+        assert drawn == {n: min(draws, len(group)) for n, group in enumerate(groups)}
+        if draws > 1:  # rows of a visit stand together
+            visits = [trace_of[row][0] for row in order[start:end]]
+            assert 1 + sum(a != b for a, b in pairwise(visits)) == len(groups)
+    assert end == len(order)
+
+
+@pytest.mark.parametrize("traces_of_each", [(3,), (2, 4), (1, 2, 3, 4, 5)])
+def test_the_draws_of_a_visit_share_a_batch(traces_of_each: tuple[int, ...]):
+    """Always where visits of one size fill batches; nearly always where sizes differ."""
+    draw = random.Random(0)
+    number = itertools.count()
+    traces = [[[next(number)] for _ in range(draw.choice(traces_of_each))] for _ in range(101)]
+    group_of = {row: n for n, group in enumerate(traces) for [row] in group}
+    lengths = [draw.randint(50, 150) for _ in group_of]
+    order = training_order(lengths, epochs=5, batch_size=12, seed=0, traces=traces, draws=3)
+    visits = [set(map(group_of.__getitem__, order[i : i + 12])) for i in range(0, len(order), 12)]
+    cut = sum(map(len, visits)) - 5 * 101
+    assert cut <= (0 if len(traces_of_each) == 1 else 5)  # some 60, were rows only neighbours
+    padded = sum(
+        12 * max(lengths[row] for row in order[i : i + 12]) for i in range(0, len(order), 12)
+    )
+    assert padded < 1.5 * sum(lengths[row] for row in order)
+
+
+def test_one_draw_a_visit_keeps_its_order():
+    """As it always was: a `choice` for each group, then a shuffle, in one random stream."""
+    draw = random.Random(4)
+    traces = [[[2 * n], [2 * n + 1]] if n % 2 else [[2 * n, 2 * n + 1]] for n in range(50)]
+    traces.append([[row] for row in range(100, 140)])
+    expected: list[int] = []
+    for _ in range(3):
+        rows = [row for group in traces for row in draw.choice(group)]
+        batches = [[row] for row in draw.sample(rows, len(rows))]
+        pools = [batches[i : i + 8] for i in range(0, len(batches), 8)]
+        batches = [one for pool in pools for one in sorted(pool, key=lambda one: -one[0])]
+        draw.shuffle(batches)
+        expected += [row for [row] in batches]
+    lengths = [200 - row for row in range(140)]
+    assert expected == training_order(lengths, epochs=3, batch_size=1, seed=4, traces=traces)
+
+
+def test_draws_of_several_use_each_trace_about_equally():
+    traces = [[[0], [1], [2], [3, 4]], [[5]], [[6], [7]]]
+    order = training_order([5] * 8, epochs=3000, batch_size=4, seed=0, traces=traces, draws=2)
+    counts = Counter(order)
+    assert counts[3] == counts[4]
+    assert counts[5] == counts[6] == counts[7] == 3000
+    assert all(1390 < counts[row] < 1610 for row in range(4))  # 1500 +- 27 by chance
 
 
 def test_training_ends_with_the_batch_that_reaches_max_tokens():

@@ -16,9 +16,11 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, islice
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from symdistill.errors import InputError
@@ -62,7 +64,8 @@ def tokenise(
         tokenizer: a `transformers` tokenizer with an end-of-text token.
         max_length_tokens: the longest row allowed, end-of-text token counted.
         loss_per: what a view's weight is the weight of. `token`: each token of its target.
-            `row`: the mean over them, whatever their number; each gets an equal part.
+            `row`: the mean over them, whatever their number; each gets an equal part. These
+            weights come divided by their mean over all rows, so that 1 is a row's usual weight.
 
     Raises:
         InputError: no row takes part; a prompt or target is empty, a weight is negative or not
@@ -100,7 +103,7 @@ def tokenise(
             TokenRow(
                 input_ids=prompt + target,
                 labels=[IGNORED] * len(prompt) + target,
-                weight=view.weight / (len(target) if loss_per == "row" else 1),
+                weight=view.weight,
                 group=view.group,
                 knowledge_ids=view.knowledge_ids,
             )
@@ -110,7 +113,14 @@ def tokenise(
             f"expected at least one row with a weight above 0; got {len(views)} rows, none such; "
             "keep more lines, or leave this round out"
         )
+    if loss_per == "row":
+        usual = fmean(row.weight for row in rows)
+        rows = [replace(row, weight=row.weight / usual / _learnt(row)) for row in rows]
     return rows
+
+
+def _learnt(row: TokenRow) -> int:
+    return sum(label != IGNORED for label in row.labels)
 
 
 def prompt_of(row: Mapping[str, Any]) -> tuple[int, ...]:
@@ -134,10 +144,11 @@ def training_order(
     batch_size: int,
     seed: int,
     traces: Sequence[Sequence[Sequence[int]]] | None = None,
+    draws: int = 1,
     together: Sequence[Hashable] | None = None,
     max_tokens: int | None = None,
 ) -> list[int]:
-    """Row numbers in the order they are trained on; each comes `epochs` times.
+    """Row numbers in the order they are trained on; without `traces` each comes `epochs` times.
 
     Consecutive runs of `batch_size` are the batches. In each epoch the rows are shuffled, cut
     into pools of `POOL_BATCHES` batches, sorted by length within a pool, and the batches shuffled.
@@ -151,28 +162,43 @@ def training_order(
             trace of each group, drawn anew each time, with all its rows (SCoTD's released
             configuration, https://arxiv.org/abs/2306.14050), so that a question counts the same
             however many of its rationales were kept.
-        together: a label per row; rows of the same label become neighbours.
+        draws: of the traces of a group so many different ones are drawn at a visit, or all there
+            are. The rows of such a visit share a batch, unless no visits at hand fill it: then
+            one is cut.
+        together: a label per row; rows of the same label become neighbours. Where several traces
+            are drawn, the rows of a visit do.
         max_tokens: the order ends with the batch that reaches this many tokens.
     """
     order: list[int] = []
     draw = random.Random(seed)
     pool_size = batch_size * POOL_BATCHES
+    label: Mapping[int, Hashable] | Sequence[Hashable] | None = together
+    visit_of: dict[int, int] = {}  # only where visits are of several traces
+    if traces is not None and draws > 1:
+        label = visit_of = {row: n for n, group in enumerate(traces) for row in chain(*group)}
     for _ in range(epochs):
         rows: Sequence[int] = range(len(lengths))
         if traces is not None:
-            rows = [row for group in traces for row in draw.choice(group)]
+            rows = [
+                row
+                for group in traces
+                for trace in draw.sample(group, min(draws, len(group)))
+                for row in trace
+            ]
         shuffled = draw.sample(rows, len(rows))
         size: Mapping[int, int] | Sequence[int] = lengths
-        if together is not None:
-            shuffled, size = _neighbours(shuffled, together, lengths)
+        if label is not None:
+            shuffled, size = _neighbours(shuffled, label, lengths)
         batches: list[list[int]] = []
         for start in range(0, len(shuffled), pool_size):
             pool = sorted(shuffled[start : start + pool_size], key=size.__getitem__)
             batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
         short = batches.pop() if len(batches[-1]) < batch_size else []
         draw.shuffle(batches)
-        order += [row for batch in batches for row in batch]
-        order += short  # last, so that whole batches stay whole
+        batches.append(short)  # last, so that whole batches stay whole
+        if visit_of:
+            batches = _uncut(batches, visit_of, batch_size, len(order))
+        order += chain(*batches)
     if max_tokens is None:
         return order
     read = list(accumulate(lengths[row] for row in order))
@@ -181,14 +207,47 @@ def training_order(
 
 
 def _neighbours(
-    shuffled: Sequence[int], together: Sequence[Hashable], lengths: Sequence[int]
+    shuffled: Sequence[int],
+    label: Mapping[int, Hashable] | Sequence[Hashable],
+    lengths: Sequence[int],
 ) -> tuple[list[int], dict[int, int]]:
     """Rows with those of the same label side by side, and for each the length of all of these."""
     alike: dict[Hashable, list[int]] = {}
     for row in shuffled:
-        alike.setdefault(together[row], []).append(row)
+        alike.setdefault(label[row], []).append(row)
     size = {row: sum(lengths[one] for one in rows) for rows in alike.values() for row in rows}
     return [row for rows in alike.values() for row in rows], size
+
+
+def _uncut(
+    batches: Sequence[Sequence[int]], visit_of: Mapping[int, int], batch_size: int, before: int
+) -> list[list[int]]:
+    """The visits of an epoch, each a list of rows, so that batches cut them as seldom as can be.
+
+    Args:
+        batches: the epoch's rows.
+        visit_of: the visit that a row belongs to.
+        batch_size: rows of a batch.
+        before: rows of earlier epochs, which the first batches may hold.
+    """
+    visits: dict[int, list[int]] = {}
+    for row in chain(*batches):
+        visits.setdefault(visit_of[row], []).append(row)
+    waiting = deque(visits.values())
+    order: list[list[int]] = []
+    while waiting:
+        room = batch_size - before % batch_size
+        fill: dict[int, tuple[int, ...]] = {0: ()}  # rows: the first visits with so many together
+        for place, visit in enumerate(islice(waiting, batch_size * POOL_BATCHES)):
+            more = {rows + len(visit): (*places, place) for rows, places in fill.items()}
+            fill = {rows: places for rows, places in (more | fill).items() if rows <= room}
+            if room in fill:
+                break
+        for place in reversed(fill[max(fill)] or (0,)):  # none fits: the next visit is cut
+            order.append(waiting[place])
+            del waiting[place]
+            before += len(order[-1])
+    return order
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:

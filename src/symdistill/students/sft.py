@@ -79,6 +79,12 @@ class SFTSettings(Settings):
     """What an epoch visits once. `rows`: each row, so a question counts as often as it has
     rationales. `groups`: each question, where one of its rationales is drawn anew each time."""
 
+    draws: Annotated[Count, Field(ge=1)] = 1
+    """With visits: groups, so many different traces of a question are drawn at each visit, if it
+    has as many; they share a batch, and with pack: prompts the prompt. A question then counts by
+    the traces drawn. No visit is cut in two if batch_size is a multiple of its rows; else some
+    are. No effect with visits: rows."""
+
     max_tokens: Annotated[Count, Field(ge=1)] | None = None
     """Training ends with the batch that reaches this many tokens, prompts and targets, if the
     epochs have not ended before; null means no limit. The learning rate falls to 0 by then."""
@@ -88,7 +94,8 @@ class SFTSettings(Settings):
 
     loss_per: Literal["token", "row"] = "token"
     """What a row's weight weighs. `token`: each token it learns, so long targets count more.
-    `row`: their mean, so a long rationale counts no more than a short answer."""
+    `row`: their mean, so a long rationale counts no more than a short answer; what a row counts
+    does not depend on the rows it shares a batch with, save where clip_norm steps in."""
 
     max_length_tokens: Annotated[Count, Field(ge=3)] = 128
     """Longest row, prompt and target and end of text together; a longer one is an error."""
@@ -108,7 +115,8 @@ class SFTSettings(Settings):
     pack: Literal["none", "prompts"] = "none"
     """`prompts`: rows with the same prompt share a batch, and the prompt is read once for all of
     them. Faster by the share of tokens this saves; loss and gradients of a batch are the same,
-    but it holds fewer questions. Not for models without attention over explicit masks."""
+    but it holds fewer questions. With visits: groups it takes `draws` of 2 or more. Not for models
+    without attention over explicit masks."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the matrix products in training; weights are kept in float32.
@@ -121,7 +129,7 @@ class TrainProgress:
 
     step: int
     steps_total: int
-    loss: float  # nats per learnt token
+    loss: float  # nats per learnt token; with loss_per: row, times the rows' mean weight
     tokens: int  # as in `Student.tokens_trained`
 
 
@@ -130,9 +138,9 @@ class Student:
     """A trained student on disk.
 
     `loss_first` and `loss_last` are means over the first and the last tenth of the steps, in nats
-    per learnt token. `tokens_trained` counts prompt and target of every row visited, a prompt that
-    rows share in a packed sequence once for each. `adapter` is None after full training;
-    `resumed_from_step` is None if training began at the start.
+    per learnt token (see `TrainProgress`). `tokens_trained` counts prompt and target of every row
+    visited, a prompt that rows share in a packed sequence once for each. `adapter` is None after
+    full training; `resumed_from_step` is None if training began at the start.
     """
 
     folder: Path
@@ -248,6 +256,7 @@ def _train(
         batch_size=settings.batch_size,
         seed=seed,
         traces=traces_of(token_rows) if settings.visits == "groups" else None,
+        draws=settings.draws,
         together=[prompt_of(row) for row in rows] if packed else None,
         max_tokens=settings.max_tokens,
     )
@@ -269,6 +278,7 @@ def _train(
     trainer = WeightedSFTTrainer(
         checkpoint_folder=checkpoints,
         training=training,
+        loss_per=settings.loss_per,
         model=model,
         processing_class=tokenizer,
         data_collator=partial(collate_packed if packed else collate, pad_id=tokenizer.eos_token_id),

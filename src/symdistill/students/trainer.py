@@ -5,7 +5,13 @@ the weighted mean over the tokens learnt, so a row of weight 2 counts as the sam
 
     loss = sum_i w_i sum_t -log p(y_it | x_i, y_i<t)  /  sum_i w_i |y_i|
 
-Where a row's mean is to count, however long it is, its tokens come with weight w_i / |y_i|.
+With `loss_per="row"` a row counts by its mean, however long it is. Tokens then come with weights
+w_i / |y_i|, in units of the mean w over all rows, and the loss of a batch of R rows is
+
+    loss = sum_i w_i / |y_i| sum_t -log p(y_it | x_i, y_i<t)  /  R
+
+The divisor is not the batch's own sum of weights: rows of like length share a batch, so it may
+hold one kind of row only (answers, rationales), and the kind's weight would cancel.
 
 Scores over the vocabulary are computed from the first token that any row of the batch learns:
 over a vocabulary of 49,152 they are a fifth of a small model's work, and the prompt's are not
@@ -20,7 +26,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -40,11 +46,22 @@ class WeightedSFTTrainer(SFTTrainer):
     Args:
         checkpoint_folder: where checkpoints live.
         training: fingerprint of this training, written into each checkpoint.
+        loss_per: as in `tokenise`, which made the weights.
         **rest: what `SFTTrainer` takes.
     """
 
-    def __init__(self, *, checkpoint_folder: Path, training: str, **rest: Any) -> None:
+    loss_per: Literal["token", "row"] = "token"
+
+    def __init__(
+        self,
+        *,
+        checkpoint_folder: Path,
+        training: str,
+        loss_per: Literal["token", "row"] = "token",
+        **rest: Any,
+    ) -> None:
         super().__init__(**rest)
+        self.loss_per = loss_per
         self._checkpoint_folder = checkpoint_folder
         self._training = training
 
@@ -55,10 +72,11 @@ class WeightedSFTTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The weighted mean loss of a batch: a scalar tensor (and the model's outputs)."""
+        """The weighted loss of a batch: a scalar tensor (and the model's outputs)."""
         outputs, first = forward(model, inputs)
         rows = inputs["rows"][:, first:] if "rows" in inputs else None
-        loss = weighted_loss(outputs.logits, inputs["labels"][:, first:], inputs["weights"], rows)
+        labels = inputs["labels"][:, first:]
+        loss = weighted_loss(outputs.logits, labels, inputs["weights"], rows, self.loss_per)
         return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -119,14 +137,16 @@ def weighted_loss(
     labels: torch.Tensor,
     weights: torch.Tensor,
     rows: torch.Tensor | None = None,
+    loss_per: Literal["token", "row"] = "token",
 ) -> torch.Tensor:
-    """The weighted mean of -log p over the tokens learnt.
+    """-log p of the tokens learnt, weighted: its mean over the tokens, or its sum over R.
 
     Args:
         logits: (B, T, V), position t scores the token at label t.
         labels: (B, T), `IGNORED` where nothing is learnt.
         weights: (R,), one for each row, not negative, not all zero.
         rows: (B, T), the row of each label in a packed batch; None: R is B, each its own row.
+        loss_per: `token`: divided by the tokens' weights. `row`: by the number of rows.
     """
     losses = functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
@@ -137,7 +157,8 @@ def weighted_loss(
     else:
         sums = torch.zeros_like(weights).index_add(0, rows[learnt], losses[learnt])
         counts = torch.bincount(rows[learnt], minlength=len(weights))
-    return (weights * sums).sum() / (weights * counts).sum()
+    whole = (weights * counts).sum() if loss_per == "token" else len(weights)
+    return (weights * sums).sum() / whole
 
 
 def save_weights(model: Any, folder: Path) -> None:

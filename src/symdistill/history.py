@@ -18,6 +18,7 @@ from rich.text import Text
 from symdistill.errors import InputError
 from symdistill.ledger import Ledger
 from symdistill.pool import withdrawn_ids
+from symdistill.run import LINES
 
 
 def history(run: Path, id_: str) -> Group:
@@ -154,14 +155,17 @@ def _line_history(db: Any, run: Path, id: str, ledger: Ledger) -> list[Text]:
 
 
 def _students(db: Any, run: Path, id: str) -> list[Path]:
+    """The students trained on a line: as they say themselves, else all after the line's round."""
     query = "SELECT DISTINCT round FROM {} WHERE list_contains(knowledge_ids, ?) ORDER BY round"
     trained = _rows(db, run / "tables", "views", query, id)
-    students = [
-        path
-        for path in (run / "students").glob("*")
-        if path.name.isdigit() and any(int(path.name) > kept for (kept,) in trained)
-    ]
-    return sorted(students, key=lambda path: int(path.name))
+    folders = [path for path in (run / "students").glob("*") if path.name.isdigit()]
+
+    def learnt(folder: Path) -> bool:
+        if (folder / LINES).is_file():
+            return id in json.loads((folder / LINES).read_text(encoding="utf-8"))
+        return any(int(folder.name) > kept for (kept,) in trained)
+
+    return sorted(filter(learnt, folders), key=lambda path: int(path.name))
 
 
 def _failure_history(db: Any, run: Path, id: str, ledger: Ledger) -> list[Text]:

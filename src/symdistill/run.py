@@ -42,6 +42,7 @@ from symdistill.records import Item, Knowledge, Verdict, View, content_hash
 from symdistill.tables import read_records, table_metadata, write_records
 
 DISK_FULL_BYTES = 2**20
+LINES = "lines.json"  # in a student's folder: the ids of the lines that it was trained on
 
 R = TypeVar("R", Item, Knowledge, Verdict, View)
 
@@ -202,13 +203,13 @@ class Run:
         """Small results (JSON) made by `make`, or taken from disk; arguments as in `table`."""
         mark = self._fingerprint(name, round, version, reads)
         path = self.folder / "steps" / f"{round}-{name}.json"
-        found = _read_json(path)
+        found = read_json(path)
         if found.get("fingerprint") != mark:
             with self._timed(name, mark, round, stage):
                 found = {"fingerprint": mark, "values": make()}
                 text = json.dumps(found, sort_keys=True, ensure_ascii=False, allow_nan=False)
                 _write_text(path, text)
-                found = _read_json(path)  # what a later run will read, to the last digit
+                found = read_json(path)  # what a later run will read, to the last digit
         return StoredValues(found["values"], content_hash(found["values"], 64))
 
     def folder_step(
@@ -228,7 +229,7 @@ class Run:
         """
         mark = self._fingerprint(place, round, version, reads)
         folder = self.folder / place / str(round)
-        found = _read_json(folder / "step.json")
+        found = read_json(folder / "step.json")
         if found.get("fingerprint") != mark:
             with self._timed(place, mark, round, stage):
                 aside = folder.with_name(f"{round}.aside")
@@ -238,7 +239,7 @@ class Run:
                 _write_text(aside / "step.json", json.dumps(found, sort_keys=True))
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(aside, folder)
-                found = _read_json(folder / "step.json")
+                found = read_json(folder / "step.json")
         return StoredFolder(folder, mark, found["notes"])
 
     def publish(self, name: str, kind: type[R], records: Sequence[R]) -> None:
@@ -384,7 +385,7 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty where the file is absent or damaged: then the step runs again."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -66,6 +66,7 @@ def _of_run(
     """
     from symdistill.recipes._scotd_runs import read_run
     from symdistill.records import Item
+    from symdistill.sources.problems import wrong_options
     from symdistill.tables import iter_records
 
     found = read_run(run)
@@ -80,6 +81,8 @@ def _of_run(
             "expected the options of the question, as its students know no other; got "
             f"{len(choices)}; give --choice TEXT for each"
         )
+    if choices and (why := wrong_options(choices)):
+        raise InputError(f"expected options that an answer can be told by; the question {why}")
     if not question.strip():
         raise InputError("expected a question; got none; write it in quotes")
     fields = {"answer_kind": kind, **({"choices": list(choices)} if choices else {})}

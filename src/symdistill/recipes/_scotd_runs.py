@@ -11,6 +11,7 @@ from symdistill.config import load_config
 from symdistill.errors import InputError
 from symdistill.recipes import recipe_of
 from symdistill.recipes._scotd_settings import ScotdConfig
+from symdistill.run import read_json
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,14 @@ def read_run(folder: Path) -> ScotdRun:
         )
     config = load_config(path, ScotdConfig)
     student = config.student
-    arms = product(student.training_seeds, student.arms) if student else ()
+    arms = list(product(student.training_seeds, student.arms)) if student else []
     students = {}
     for number, (seed, arm) in enumerate(arms):
         place = folder / "students" / str(number)
-        if (place / "step.json").is_file():
+        made = read_json(place / "step.json").get("notes", {})
+        if (made.get("arm"), made.get("seed")) == (arm, seed):  # and not of earlier settings
             students[arm, seed] = place
-    if not students or not (folder / "tables" / "items.parquet").is_file():
+    if not arms or len(students) < len(arms) or not (folder / "tables" / "items.parquet").is_file():
         raise InputError(
             f"expected a finished run with students at {folder}; got one without; run it to its end"
         )

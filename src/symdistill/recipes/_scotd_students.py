@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from symdistill.models import resolve
 from symdistill.recipes._asking import asked
 from symdistill.recipes._scotd_settings import ArmSettings, ScotdConfig, StudentSettings
 from symdistill.records import Item, Knowledge, View, content_hash
-from symdistill.run import Run, StoredFolder
+from symdistill.run import LINES, Run, StoredFolder
 from symdistill.students import SFTSettings, fine_tune
 from symdistill.students.reasoning_views import (
     OBJECTIVES,
@@ -107,6 +108,8 @@ def train(
                 progress=lambda at: advance(1),
             )  # fmt: skip
         run.count_tokens(trained.tokens_trained)
+        lines = sorted({id for view in views for id in view.knowledge_ids})
+        (folder / LINES).write_text(json.dumps(lines), encoding="utf-8")
         return {
             "arm": name, "seed": seed, "rows": len(views), "steps": trained.steps,
             "tokens_trained": trained.tokens_trained, "loss_first": trained.loss_first,

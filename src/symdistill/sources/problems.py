@@ -150,6 +150,20 @@ def hold_out(
     return [item if item.split else replace(item, split=split(item)) for item in items]
 
 
+def wrong_options(choices: Sequence[str]) -> str:
+    """Why no answer can be told by these options; empty: it can."""
+    if not choices:
+        return "has no options"
+    if len(choices) < 2:
+        return "has only one option"
+    if len(choices) > MAX_CHOICES:
+        return f"has {len(choices)} options; {MAX_CHOICES} at most"
+    if not all(map(normalise, choices)):
+        return "has an empty option"
+    alike = [name for name, times in Counter(map(normalise, choices)).items() if times > 1]
+    return f"has two options that read alike: {alike[0][:40]}" if alike else ""
+
+
 class _RefusedError(Exception):
     """Why a row is no problem."""
 
@@ -245,8 +259,8 @@ class _Table:
         if isinstance(row, str):
             raise _RefusedError(row)
         options = self._asked(row, kind)
-        if kind == "choice":
-            _check(options.choices)
+        if kind == "choice" and (why := wrong_options(options.choices)):
+            raise _RefusedError(why)
         gold = self._answer(row, kind, options)
         if gold is None and needs_gold:
             where = self.columns.gold_index or self.columns.gold or "gold"
@@ -365,21 +379,6 @@ class _Table:
                 f"has a split that is not train, dev or test: {_written(value)[:40]}"
             )
         return split
-
-
-def _check(choices: Sequence[str]) -> None:
-    """Refuse options that no answer can be told apart by."""
-    if not choices:
-        raise _RefusedError("has no options")
-    if len(choices) == 1:
-        raise _RefusedError("has only one option")
-    if len(choices) > MAX_CHOICES:
-        raise _RefusedError(f"has {len(choices)} options; {MAX_CHOICES} at most")
-    if not all(map(normalise, choices)):
-        raise _RefusedError("has an empty option")
-    alike = [name for name, times in Counter(map(normalise, choices)).items() if times > 1]
-    if alike:
-        raise _RefusedError(f"has two options that read alike: {alike[0][:40]}")
 
 
 def _options_behind(text: str) -> _Options:

@@ -77,6 +77,9 @@ class RationaleSettings(Settings):
     """Worked examples before the question: JSON Lines {question, rationale, answer[, choices]},
     or "arithmetic" (packaged); null: none, as for a recorded teacher."""
 
+    max_shots: Annotated[Count, Field(ge=1)] | None = None
+    """At most this many of them, the first; null: all."""
+
     instruction: str = ""
     """What a chat teacher is told first. Without shots: ask it to end with the format's
     delimiter and the answer."""

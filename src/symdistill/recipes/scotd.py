@@ -268,6 +268,7 @@ def scotd_calls(config: ScotdConfig) -> list[RoleCalls]:
 def asks_of(config: ScotdConfig, name: str, items: Sequence[Item]) -> list[Ask]:
     """What a teacher is asked."""
     shots = read_shots(config.rationales.shots, kind_of(items[0])) if items else []
+    shots = shots[: config.rationales.max_shots]
     return list(teacher_asks(config, config.teachers[name], items, shots))
 
 

@@ -17,7 +17,7 @@ PEERS := openai curator distilabel
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser lint types bench bench-i2d2 bench-world bench-critic bench-certificate bench-skd bench-neurologic bench-labels bench-teachers bench-peers wheel licences clean
+.PHONY: help setup demo test test-slow test-browser lint types bench bench-i2d2 bench-world bench-critic bench-certificate bench-skd bench-neurologic bench-extractor bench-reasoning bench-packing bench-labels bench-teachers bench-peers wheel licences clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,7 +61,7 @@ lint: $(STAMP) ## Check style, format and the import direction
 types: $(STAMP) ## Check the types
 	@$(BIN)/mypy
 
-bench: bench-labels bench-certificate bench-world bench-skd bench-i2d2 bench-critic bench-neurologic bench-teachers ## Run every benchmark (4 hours)
+bench: bench-labels bench-certificate bench-world bench-skd bench-i2d2 bench-critic bench-neurologic bench-extractor bench-reasoning bench-packing bench-teachers ## Run every benchmark (6 hours)
 
 bench-i2d2: $(STAMP) ## Measure I2D2 on three seeds: with and without each part; JSON as the last line
 	@$(BIN)/python -m benchmarks.i2d2 $(ARGS)
@@ -80,6 +80,15 @@ bench-skd: $(STAMP) ## Measure Symbolic Knowledge Distillation in synthetic worl
 
 bench-neurologic: $(STAMP) ## Measure constrained decoding against beam search (ARGS="--data FOLDER")
 	@$(BIN)/python -m benchmarks.neurologic $(ARGS)
+
+bench-extractor: $(STAMP) ## Count the answers read in stored texts of real teachers (ARGS="--data FOLDER")
+	@$(BIN)/python -m benchmarks.extractor $(ARGS)
+
+bench-reasoning: $(STAMP) ## Measure SCoTD in worlds whose every step can be checked (ARGS="--task primary --data FOLDER": real chains)
+	@$(BIN)/python -m benchmarks.reasoning $(or $(ARGS),--task world)
+
+bench-packing: $(STAMP) ## Measure training on rationales that share a prompt, beside TRL's trainer
+	@$(BIN)/python -m benchmarks.packing $(ARGS)
 
 bench-labels: $(STAMP) ## Count the packaged labels and compare two readings of them
 	@$(BIN)/python -m benchmarks.labels $(ARGS)

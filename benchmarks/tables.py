@@ -10,7 +10,13 @@ from benchmarks.result import FOLDER
 
 def main() -> None:
     """Print every table whose result is there."""
-    tables = {"i2d2": i2d2, "world": world, "critic": critic, "neurologic": neurologic}
+    tables = {
+        "i2d2": i2d2,
+        "world": world,
+        "critic": critic,
+        "neurologic": neurologic,
+        "reasoning": reasoning,
+    }
     for name, table in tables.items():
         path = FOLDER / f"{name}.json"
         if path.is_file():
@@ -93,6 +99,32 @@ def neurologic(result: dict[str, Any]) -> None:
             _row(name, str(one["beams"]), str(one["items"]), _ranged(one, "coverage"),
                  _ranged(one, "log_probability"), _ranged(one, "rouge_l"),
                  _ranged(one, "bleu_4"))  # fmt: skip
+
+
+def reasoning(result: dict[str, Any]) -> None:
+    """Per task: the arms' accuracy, what differs, and what each filter lets through."""
+    for task, found in result["headline"].items():
+        print(f"{task}\n")
+        _row("what", "accuracy or difference", "p", "by seed")
+        _row(*["---"] * 4)
+        for name, one in found.items():
+            if isinstance(one, dict) and "interval" in one:
+                low, high = one["interval"]
+                value = one.get("accuracy", one.get("difference"))
+                seeds = ", ".join(f"{x:.2f}" for x in one["by_seed"])
+                p = f"{one['p']:.3f}" if "p" in one else "-"
+                _row(name, f"{value:.2f} ({low:.2f} to {high:.2f})", p, seeds)
+        filters = found.get("right_for_a_wrong_reason", {})
+        if filters:
+            print()
+            _row(
+                "filter", "chains kept", "valid", "right for a wrong reason", "of those let through"
+            )
+            _row(*["---"] * 5)
+        for name, one in filters.items():
+            _row(name, one["kept"], *(f"{one[key]:.2f}" for key in (
+                "valid_share_of_kept", "share_of_kept", "let_through")))  # fmt: skip
+        print()
 
 
 def _ranged(row: dict[str, Any], key: str) -> str:

@@ -21,8 +21,8 @@ ways to filter without labels (majority, agreement of teachers, a model that rec
 baselines as arms on the same chains; training text that repeats a test question is taken out; the
 corpus is described, and the smallest difference that the test can see is told, before training.
 
-What it does not do: tell a right answer for a wrong reason (docs/scotd.md says what each filter
-lets through), or train on preferences.
+What it does not do: tell a right answer for a wrong reason (docs/results.md says how many each
+filter lets through), or train on preferences.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ def console(
             parts.append(Text.assemble((f"{label:<32}", "dim"), visible(said)))
         if section.rows:
             table = Table(box=None, padding=(0, 2, 0, 0))
-            for column in section.columns:
-                table.add_column(visible(column), overflow="fold")
+            for place, column in enumerate(section.columns):
+                table.add_column(visible(column), overflow="fold", no_wrap=not place)
             for row in section.rows:
                 table.add_row(*(Text(visible(cell)) for cell in row))
             parts.append(table)

@@ -38,7 +38,7 @@ VENDORS = ("nvidia-", "cuda-")
 
 
 def run_time_closure() -> Iterator[Distribution]:
-    """Every installed distribution that `symdistill[local,http,llamacpp,label,answers]` needs here."""
+    """Every installed distribution that a run with all extras but `dev` needs here."""
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     extras = project["optional-dependencies"]
     of_a_run = ("local", "http", "llamacpp", "label", "answers")

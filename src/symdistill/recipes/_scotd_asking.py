@@ -201,7 +201,7 @@ def _accepted(source: str, columns: ProblemColumns, refused: Counter[str]) -> li
     items = []
     for one in read_problems(source, columns):
         if isinstance(one, Rejected):
-            refused[one.reason] += 1
+            refused[one.reason.partition(":")[0]] += 1  # which option or gold it was, left off
         else:
             items.append(one)
     return items

@@ -145,19 +145,25 @@ def contrast_groups(items: Sequence[Item]) -> list[str]:
     return [group(item) for item in items]
 
 
-def consistency(correct: Sequence[bool] | Bools, groups: Sequence[Hashable]) -> Share:
+def consistency(correct: ArrayLike, groups: Sequence[Hashable]) -> Share:
     """The share of groups (of two questions or more) in which every answer is right.
+
+    Args:
+        correct: (N,), or (S, N) of several seeds: what they say of a group belongs together.
+        groups: (N,) the group of each question.
 
     Raises:
         ValueError: no group has two questions.
     """
-    right = _bools(correct)
-    _units(groups, len(right))
+    right = np.atleast_2d(np.asarray(correct, dtype=bool))  # (S, N)
+    _units(groups, right.shape[1])
     numbers, _ = group_numbers(groups)
-    sizes, hits = np.bincount(numbers), np.bincount(numbers, right)
+    sizes = np.bincount(numbers)
     if not (sizes > 1).any():
         raise ValueError("expected groups of two questions or more; got single ones only")
-    return accuracy((hits == sizes)[sizes > 1])
+    hits = np.array([np.bincount(numbers, one) for one in right])  # (S, G)
+    whole = (hits == sizes)[:, sizes > 1]
+    return accuracy(whole.ravel(), list(range(whole.shape[1])) * len(right))
 
 
 # -- two students -------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ predictions.jsonl   what every student said of every test question
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +19,7 @@ from symdistill.datafiles import write_rows
 from symdistill.evaluation.accuracy import (
     accuracy,
     chance_level,
+    consistency,
     contrast_groups,
     effect_words,
     holm,
@@ -251,7 +251,7 @@ def arms(config: ScotdConfig, said: Sequence[Said], test: Sequence[Item]) -> lis
             "cost": answering_cost(shape, rows),
         }
         if len(set(groups)) < len(groups):
-            both = accuracy(*whole_sets(right, groups))
+            both = consistency(right, groups)
             row["consistency"] = both.share
             row["consistency_interval"] = [both.low, both.high]
         if mine[0].votes:
@@ -289,24 +289,6 @@ def comparisons(
     for place, p in holm(exploratory).items():
         found[int(place)]["p_holm"] = p
     return found
-
-
-def whole_sets(
-    right: NDArray[np.bool_], groups: Sequence[str]
-) -> tuple[NDArray[np.bool_], list[str]]:
-    """For each contrast set of two or more, and each seed, whether all its answers are right.
-
-    Args:
-        right: (S, N).
-        groups: (N,) the contrast set of each question.
-
-    Returns:
-        (S x G,) and the set of each, as the seeds of a set belong together.
-    """
-    sets = [name for name, size in Counter(groups).items() if size > 1]
-    rows = [[k for k, group in enumerate(groups) if group == name] for name in sets]
-    whole = [[of_seed[one].all() for one in rows] for of_seed in right]
-    return np.array(whole, dtype=bool).ravel(), sets * len(right)
 
 
 def student_shape(model: str) -> Shape:
